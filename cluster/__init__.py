@@ -1,0 +1,1 @@
+"""Where it is computed: Ray actors, submission, and the embedded surroundings."""

@@ -1,0 +1,168 @@
+"""The blocks on a Ray cluster: stateless actors, and a loop that asks for lost blocks again."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from meta_service.episode import Split
+from meta_service.errors import UserError
+from meta_service.job import Evaluation, JobSpec
+from meta_service.learner import Learner
+from meta_service.objective import MetaGradient, Objective
+from meta_service.params import Params, flatten, unflatten
+from meta_service.pool import Blocks, add_in_order
+
+INLINE_BYTES = 100_000  # up to here Ray sends an argument along with the call, which is faster than its object store
+MAX_DEATHS = 3  # a block that kills this many workers is itself to blame
+PATIENCE_S = 20.0  # then a pool without a single worker says what it is waiting for
+
+
+class TaskWorker:
+    """An actor around a Learner: theta comes and meta-gradients go as one flat vector."""
+
+    def __init__(self, job: JobSpec, like: Params) -> None:
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        self.learner = Learner(job, device)
+        self.like = {name: value.to(device) for name, value in like.items()}
+
+    def ready(self) -> None:
+        """Answers once the worker is up and its data are there."""
+
+    def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
+        result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
+        return flatten(result.grads), result.loss
+
+    def curves(
+        self, theta: np.ndarray, seeds: Sequence[int], split: Split, evaluation: Evaluation, inner_lr: float | None
+    ) -> np.ndarray:
+        return self.learner.curves(unflatten(theta, self.like), seeds, split, evaluation, inner_lr)
+
+
+class RayPool:
+    """`resources.workers` actors. A worker that dies is replaced, and its block is asked for again."""
+
+    def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None]) -> None:
+        self.job, self.like, self.say = job, like, say
+        resources = job.resources
+        # no retries by Ray itself: which block is asked for again is decided in one place, below
+        self._actor = ray.remote(TaskWorker).options(
+            num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_restarts=0, max_task_retries=0
+        )
+        self._arguments = (ray.put(job), ray.put(like))
+        self._idle: deque[Any] = deque()
+        self._starting: dict[Any, Any] = {}
+        for _ in range(resources.workers):
+            self._start()
+
+    def objective(self, blocks: Blocks) -> Objective:
+        return _RayObjective(self, blocks)
+
+    def curves(
+        self, params: Params, blocks: Blocks, split: Split, evaluation: Evaluation, inner_lr: float | None = None
+    ) -> np.ndarray:
+        theta = _shared(params)
+        return np.concatenate(
+            self.map(lambda worker, seeds: worker.curves.remote(theta, seeds, split, evaluation, inner_lr), blocks)
+        )
+
+    def map(self, call: Callable[[Any, Sequence[int]], Any], blocks: Blocks) -> list[Any]:
+        """`call(worker, block)` of every block, in block order, each by whichever worker is free."""
+        waiting = deque(range(len(blocks)))
+        running: dict[Any, tuple[int, Any]] = {}
+        results: dict[int, Any] = {}
+        deaths: Counter[int] = Counter()
+        while len(results) < len(blocks):
+            while waiting and self._idle:
+                block, worker = waiting.popleft(), self._idle.popleft()
+                running[call(worker, blocks[block])] = (block, worker)
+            done, _ = ray.wait([*running, *self._starting], timeout=PATIENCE_S)
+            if not done and not running:
+                self._say_what_is_missing()
+            for ref in done:
+                if ref in self._starting:
+                    self._welcome(ref)
+                    continue
+                block, worker = running.pop(ref)
+                try:
+                    results[block] = ray.get(ref)
+                    self._idle.append(worker)
+                except RayActorError as error:
+                    deaths[block] += 1
+                    if deaths[block] >= MAX_DEATHS:
+                        raise UserError(
+                            f"the block with the task seeds {list(blocks[block])} killed {MAX_DEATHS} workers, "
+                            f"the last one so: {_first_line(error)}; more memory per worker or fewer "
+                            "tasks_per_block may help"
+                        ) from error
+                    self.say(f"a worker died ({_first_line(error)}); it is replaced and its block computed again")
+                    waiting.appendleft(block)
+                    self._start()
+                except RayTaskError as error:
+                    raise _cause(error) from error
+        return [results[block] for block in range(len(blocks))]
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in [*self._idle, *self._starting.values()]:
+            ray.kill(worker)
+
+    def _start(self) -> None:
+        worker = self._actor.remote(*self._arguments)
+        self._starting[worker.ready.remote()] = worker
+
+    def _welcome(self, ref: Any) -> None:
+        worker = self._starting.pop(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            raise _cause(error) from error
+        except RayActorError as error:
+            cause = getattr(error, "cause", None) or error
+            raise UserError(f"a worker could not start: {_first_line(cause)}; `make logs` tells more") from error
+        self._idle.append(worker)
+
+    def _say_what_is_missing(self) -> None:
+        resources = self.job.resources
+        free = ray.available_resources()
+        self.say(
+            f"waiting for a worker: each needs {resources.cpus_per_worker:g} CPU and {resources.gpus_per_worker:g} GPU, "
+            f"the cluster has {free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU free of "
+            f"{ray.cluster_resources().get('CPU', 0):g} and {ray.cluster_resources().get('GPU', 0):g}"
+        )
+
+
+@dataclass(frozen=True)
+class _RayObjective:
+    pool: RayPool
+    blocks: Blocks
+
+    def gradient(self, params: Params) -> MetaGradient:
+        theta = _shared(params)
+        answers = self.pool.map(lambda worker, seeds: worker.meta_gradient.remote(theta, seeds), self.blocks)
+        return add_in_order(
+            [
+                MetaGradient(unflatten(vector, params), loss, len(seeds))
+                for (vector, loss), seeds in zip(answers, self.blocks, strict=True)
+            ]
+        )
+
+
+def _shared(params: Params) -> Any:
+    """theta as what a call can take: one copy on the cluster, however many blocks use it."""
+    vector = flatten(params)
+    return ray.put(vector) if vector.nbytes > INLINE_BYTES else vector
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """The worker's own exception; a user's mistake stays one."""
+    cause = error.cause
+    return cause if isinstance(cause, UserError) else error
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""MAML as a distributed training service: what is computed, and where its results go."""

@@ -1,0 +1,120 @@
+"""A job: everything a run computes, as one Python value that the command line, Tune and MLflow share."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from meta_service.algorithms.maml import MAML
+from meta_service.episode import Signature, TaskDistribution
+from meta_service.errors import UserError
+from meta_service.outer.adam import Adam
+from meta_service.params import Params
+from meta_service.seeds import Stream, task_seeds
+from meta_service.state import MetaState
+
+
+class Model(Protocol):
+    """f_theta. Frozen dataclasses; one file each in `models/`."""
+
+    def init(self, seed: int, signature: Signature) -> Params: ...
+
+    def apply(self, params: Params, x: Tensor, context: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where the blocks are computed; changes the time, never a bit of the result."""
+
+    workers: int = 2
+    """Ray actors; 0 computes in the driver's own process, without Ray."""
+    cpus_per_worker: float = 1
+    gpus_per_worker: float = 0
+    """GPUs of each worker; fractions share one."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.cpus_per_worker < 0 or self.gpus_per_worker < 0:
+            raise UserError(f"resources: numbers >= 0 are expected, {self} came; correct the override")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One way of testing: how many tasks, adapted how far, judged on what. None means: as in training."""
+
+    name: str
+    num_tasks: int = 600
+    steps: int = 10
+    """Gradient steps of adaptation; the metric is reported after 0, 1, ... of them."""
+    shots: int | None = None
+    query_shots: int | None = None
+    transductive: bool | None = None
+    inner_lrs: tuple[float, ...] = ()
+    """Step sizes of which the best on validation tasks is taken; empty: the algorithm's own."""
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 2 or self.steps < 0:
+            raise UserError(f"evaluations: num_tasks >= 2 and steps >= 0 are expected, {self} came")
+
+    def tasks_of(self, tasks: TaskDistribution) -> TaskDistribution:
+        """The training distribution under this evaluation's conditions."""
+        conditions = ("shots", "query_shots", "transductive")
+        asked = {name: getattr(self, name) for name in conditions if getattr(self, name) is not None}
+        return dataclasses.replace(tasks, **asked)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The same job with some fields changed, trained beside it for comparison."""
+
+    name: str
+    overrides: tuple[str, ...]
+    """As on the command line: `algorithm.inner_steps=0`."""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What to meta-train, how, and how it is judged."""
+
+    name: str
+    tasks: TaskDistribution
+    model: Model
+    algorithm: MAML = MAML()
+    outer: Adam = Adam()
+    iterations: int = 60_000
+    """Outer steps."""
+    meta_batch_size: int = 32
+    """Tasks of one outer step."""
+    tasks_per_block: int = 4
+    """Tasks computed together by one worker. A number of the job, not of the cluster: it fixes the order of addition,
+    and with it every bit of the result."""
+    vectorize: Literal["vmap", "loop"] = "vmap"
+    """Compute the tasks of a block at once, or one after the other (less memory, another rounding)."""
+    seed: int = 0
+    """Names the run's initial theta and all its tasks."""
+    validate_every: int = 500
+    """Outer steps between two looks at the validation tasks."""
+    validation: Evaluation = Evaluation("validation", num_tasks=100, steps=1)
+    checkpoint_every: int = 500
+    """Outer steps between two checkpoints; also written at the end and when a run is stopped."""
+    evaluations: tuple[Evaluation, ...] = ()
+    """The tests at the end, on test tasks, with the checkpoint that was best on validation tasks."""
+    baselines: tuple[Baseline, ...] = ()
+    resources: Resources = field(default=Resources())
+
+    def __post_init__(self) -> None:
+        positive = ("meta_batch_size", "tasks_per_block", "validate_every", "checkpoint_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: at least 1 is expected, {getattr(self, name)} came; correct the override")
+        if self.iterations < 0 or self.seed < 0:
+            raise UserError(f"iterations and seed: at least 0 is expected, {self.iterations} and {self.seed} came")
+
+    def init(self) -> MetaState:
+        """The state before the first outer step: a function of the seed."""
+        return self.outer.init(self.model.init(self.seed, self.tasks.signature))
+
+    def blocks(self, stream: Stream, iteration: int, count: int) -> list[list[int]]:
+        """The seeds of `count` tasks, cut into blocks."""
+        seeds = task_seeds(self.seed, stream, iteration, count)
+        return [seeds[start : start + self.tasks_per_block] for start in range(0, count, self.tasks_per_block)]

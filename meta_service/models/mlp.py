@@ -1,0 +1,54 @@
+"""Fully connected networks: sinusoid regression, and the paper's Omniglot network without convolutions."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from meta_service.episode import Signature
+from meta_service.models.normalization import normalize
+from meta_service.params import Params
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Linear layers with ReLU between them.
+
+    Initialised as in the authors' code: weights from a normal distribution cut off at two sigma, biases zero.
+    """
+
+    hidden: tuple[int, ...] = (40, 40)
+    """Units of each hidden layer."""
+    batch_norm: bool = False
+    """Normalise before each ReLU by batch statistics."""
+    init_std: float = 0.01
+    """Sigma of the initial weights."""
+
+    def init(self, seed: int, signature: Signature) -> Params:
+        """theta for inputs and outputs of these shapes, the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        widths = [prod(signature.inputs), *self.hidden, signature.outputs]
+        params: Params = {}
+        for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            weight = torch.empty(fan_out, fan_in)
+            std = self.init_std
+            torch.nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+            params[f"linear{layer}.weight"] = weight
+            params[f"linear{layer}.bias"] = torch.zeros(fan_out)
+            if self.batch_norm and layer < len(self.hidden):
+                params[f"norm{layer}.shift"] = torch.zeros(fan_out)
+        return params
+
+    def apply(self, params: Params, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """f_theta(x): [examples, ...] -> [examples, outputs]; normalised by the statistics of `context`, where given."""
+        rows = 0 if context is None or not self.batch_norm else context.shape[0]
+        h = (x if context is None or not rows else torch.cat((context, x))).flatten(1)
+        for layer in range(len(self.hidden)):
+            h = linear(h, params[f"linear{layer}.weight"], params[f"linear{layer}.bias"])
+            if self.batch_norm:
+                h = normalize(h, params[f"norm{layer}.shift"], rows)
+            h = h.relu()
+        last = len(self.hidden)
+        return linear(h[rows:], params[f"linear{last}.weight"], params[f"linear{last}.bias"])
