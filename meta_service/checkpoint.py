@@ -76,15 +76,9 @@ class Checkpoints:
         """Why the last attempt to save failed; None once it worked."""
 
     def save(self, state: MetaState, metrics: Mapping[str, float] | None = None, best: bool = False) -> str:
-        """Stores the state and returns its manifest's name. Raises StorageError; then it is still tried with the next."""
-        name = self.save_async(state, metrics, best)
-        self.wait()
-        return name
+        """Takes a copy of the state's bits now (milliseconds) and stores it in the background.
 
-    def save_async(self, state: MetaState, metrics: Mapping[str, float] | None = None, best: bool = False) -> str:
-        """Takes a copy of the state's bits now (milliseconds) and stores it later; what fails is tried again.
-
-        `best`: this is the state to test with, until a better one comes. Returns the manifest's name.
+        Where that fails `say` is told, and it is tried again with the next one. `best`: this is the state to test with, until a better one comes. Returns the manifest's name.
         """
         commit = pack(state, metrics or {}, best)
         with self._lock:
@@ -159,6 +153,11 @@ class Checkpoints:
     # reading
 
     def _load(self, pointer: str) -> MetaState | None:
+        self._thread.submit(self._drain).result()
+        with self._lock:
+            unstored = self._waiting.get(pointer)
+        if unstored:
+            return MetaState.from_tensors(unstored.iteration, load(unstored.part))
         candidates = self._candidates(pointer)
         for name in candidates:
             try:
