@@ -76,6 +76,12 @@ class Checkpoints:
         """Why the last attempt to save failed; None once it worked."""
 
     def save(self, state: MetaState, metrics: Mapping[str, float] | None = None, best: bool = False) -> str:
+        """Stores the state and returns its manifest's name. Raises StorageError; it is still tried with the next."""
+        name = self.save_async(state, metrics, best)
+        self.wait()
+        return name
+
+    def save_async(self, state: MetaState, metrics: Mapping[str, float] | None = None, best: bool = False) -> str:
         """Takes a copy of the state's bits now (milliseconds) and stores it in the background.
 
         Where that fails `say` is told, and it is tried again with the next one. `best`: this is the state to test with, until a better one comes. Returns the manifest's name.
