@@ -1,0 +1,1 @@
+"""Images of the outside world, made ready once for every process of a machine."""
