@@ -1,0 +1,219 @@
+"""The embedded surroundings of one machine: brought up when needed, found again, taken down without a trace."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from cluster import ports, process, services
+from cluster.preflight import check
+from cluster.services import Place, Service
+from cluster.surroundings import Configured, Surroundings, aws, compose, configured, state_folder
+from meta_service.errors import UserError
+
+__all__ = ["Surroundings", "bring_up", "check", "find", "take_down", "ui"]
+
+ORDER = ("s3", "mlflow", "ray")
+SLOW = 30.0  # seconds a running service may stay silent before it counts as dead: machines are loaded at times
+
+Say = Callable[[str], None]
+
+
+class Attempt(NamedTuple):
+    """One service on its way up."""
+
+    service: Service
+    record: process.Record
+    since: float
+    number: int
+
+
+def bring_up(say: Say) -> Surroundings:
+    """Start what is neither configured nor running, and wait until all of it answers.
+
+    Harmless to repeat: a healthy service is left alone, a dead or silent one is started again. Raises UserError.
+    """
+    given, place = configured(), Place(state_folder())
+    if not given.embedded:
+        return compose(place, given, {})
+    with _locked(place, say):
+        missing = [name for name in ORDER if name in given.embedded and not _healthy(name, place, given, say)]
+        if missing:
+            _make_folders(place)
+            for name in missing:
+                process.stop(place.logs, name)  # what a half-dead one has left behind
+            if "ray" in missing:
+                shutil.rmtree(place.temp / "ray", ignore_errors=True)
+            known: dict[str, int] = {}
+            for name in missing:  # before anything starts: MLflow must know where S3 will be
+                known = ports.choose(place.state, services.PORTS[name])
+            say(f"Starting {_titles(missing)} (half a minute, once)")
+            _start_all([_service(name, place, given, known) for name in missing], place, given, say)
+        return compose(place, given, ports.remembered(place.state))
+
+
+def find() -> Surroundings | None:
+    """The surroundings as they are, without starting anything; None if something embedded does not run."""
+    given, place = configured(), Place(state_folder())
+    known = ports.remembered(place.state)
+    if all(_running(name, place) and _service(name, place, given, known).ready() for name in given.embedded):
+        return compose(place, given, known)
+    return None
+
+
+def take_down(say: Say) -> None:
+    """End every embedded service and all it started; what S3 and MLflow have stored stays."""
+    place = Place(state_folder())
+    if not place.state.exists():
+        say("Nothing was running")
+        return
+    with _locked(place, say):
+        # All at once, and in threads: what they do is wait.
+        with ThreadPoolExecutor(len(ORDER)) as pool:
+            found = list(pool.map(lambda name: process.stop(place.logs, name), reversed(ORDER)))
+        stopped = [name for name, was_there in zip(reversed(ORDER), found, strict=True) if was_there]
+        shutil.rmtree(place.temp, ignore_errors=True)
+        for path in services.socket_files(ports.remembered(place.state)):
+            with suppress(OSError):
+                path.unlink()
+    say(f"Stopped {_titles(stopped)}" if stopped else "Nothing was running")
+
+
+def ui() -> list[tuple[str, str, str]]:
+    """Name, address and a note for each part, whether it runs or not."""
+    given, place = configured(), Place(state_folder())
+    known = ports.remembered(place.state)
+    notes = {
+        "ray": f"asks for the token in {place.token}",
+        "mlflow": "runs, curves, checkpoints, models",
+        "s3": f"S3 endpoint of s3://{' and s3://'.join(services.BUCKETS)}; account in {place.credentials}",
+    }
+    rows = []
+    for name in reversed(ORDER):
+        if name not in given.embedded:
+            rows.append((TITLES[name], _given_address(name, given), "configured"))
+        elif _running(name, place):
+            rows.append((TITLES[name], f"http://127.0.0.1:{known[services.PORTS[name][0].name]}", notes[name]))
+        else:
+            rows.append((TITLES[name], "-", "not running; the next `make submit` starts it"))
+    return rows
+
+
+TITLES = {"s3": "S3", "mlflow": "MLflow", "ray": "Ray"}
+
+
+def _start_all(wanted: list[Service], place: Place, given: Configured, say: Say) -> None:
+    """Start all at once and watch them in one loop, so that Ctrl-C ends the waiting at once."""
+    pending = {service.name: _launch(service, place, 1) for service in wanted}
+    while pending:
+        for name, attempt in list(pending.items()):
+            waited = time.monotonic() - attempt.since
+            if attempt.service.ready() and process.alive(attempt.record):
+                say(f"{attempt.service.title} is ready after {waited:.0f} s")
+                del pending[name]
+            elif not process.alive(attempt.record) or waited > attempt.service.patience:
+                pending[name] = _again(attempt, waited, place, given, say)
+        time.sleep(0.1)
+
+
+def _again(attempt: Attempt, waited: float, place: Place, given: Configured, say: Say) -> Attempt:
+    """The next attempt on a service that did not come up, or the UserError that says why there is none."""
+    service, died = attempt.service, not process.alive(attempt.record)
+    words = process.last_words(place.logs, service.name)
+    process.stop(place.logs, service.name)
+    log = process.log_file(place.logs, service.name)
+    if attempt.number == service.attempts:
+        came = f"its process ended ({words})" if died else f"it did not answer within {waited:.0f} s"
+        raise UserError(f"{service.title} was expected to start, but {came}; see {log}")
+    say(f"{service.title} did not come up, trying again (see {log})")
+    known = ports.choose(place.state, services.PORTS[service.name])  # perhaps somebody took one in between
+    return _launch(_service(service.name, place, given, known), place, attempt.number + 1)
+
+
+def _launch(service: Service, place: Place, number: int) -> Attempt:
+    record = process.start(place.logs, service.name, service.command, service.env, service.setting)
+    return Attempt(service, record, time.monotonic(), number)
+
+
+def _healthy(name: str, place: Place, given: Configured, say: Say) -> bool:
+    """Whether the service runs and answers; patient, for taking a busy Ray for a dead one would kill its jobs."""
+    record = process.read(place.logs, name)
+    if record is None or not process.alive(record):
+        return False
+    known = ports.remembered(place.state)
+    for port in services.PORTS[name]:
+        fixed = ports.fixed_by_user(port)
+        if fixed is not None and fixed != known.get(port.name):
+            raise UserError(
+                f"{TITLES[name]} was expected on {port.variable}={fixed}, but it already runs on "
+                f"{known.get(port.name)}; run `make down` first, or unset {port.variable}"
+            )
+    service = _service(name, place, given, known)
+    if record.setting != service.setting:
+        say(f"Restarting {service.title}: its artifacts now go to {service.setting}")
+        return False
+    deadline = time.monotonic() + SLOW
+    while process.alive(record) and time.monotonic() < deadline:
+        if service.ready():
+            return True
+        time.sleep(0.2)
+    say(f"Restarting {service.title}: it runs but does not answer")
+    return False
+
+
+def _running(name: str, place: Place) -> bool:
+    record = process.read(place.logs, name)
+    return record is not None and process.alive(record)
+
+
+def _service(name: str, place: Place, given: Configured, known: dict[str, int]) -> Service:
+    if name == "s3":
+        services.account(place)
+        return services.s3(place, known)
+    if name == "mlflow":
+        # An ARTIFACT_ROOT of the user's takes these artifacts too: all that lasts then lies in one place.
+        target = f"{given.artifacts}/mlflow" if given.artifacts else "s3://mlflow/artifacts"
+        return services.mlflow(place, known, target, aws(place, given, known))
+    services.token(place)
+    return services.ray(place, known)
+
+
+def _make_folders(place: Place) -> None:
+    place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.state.chmod(0o700)
+    (place.state / "s3").mkdir(mode=0o700, exist_ok=True)
+    place.temp.mkdir(mode=0o700, exist_ok=True)
+    about = place.temp.lstat()
+    # The name can be guessed, so somebody else of this machine could have made the folder first.
+    if about.st_uid != os.getuid() or about.st_mode & 0o077 or place.temp.is_symlink():
+        raise UserError(f"{place.temp} was expected to be yours alone; remove it, or set META_STATE to another folder")
+
+
+@contextmanager
+def _locked(place: Place, say: Say) -> Iterator[None]:
+    """One command at a time starts or stops services."""
+    place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FileLock(place.state / "lock", mode=0o600)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        say("Waiting for another command that starts or stops the services")
+        lock.acquire(timeout=600)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _given_address(name: str, given: Configured) -> str:
+    return {"ray": given.ray, "mlflow": given.mlflow, "s3": given.artifacts}[name] or ""
+
+
+def _titles(names: list[str]) -> str:
+    titles = [TITLES[name] for name in names]
+    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

@@ -1,0 +1,78 @@
+"""Which port each service listens on: the preferred one, else the next free one, and the same again next time."""
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from meta_service.errors import UserError
+
+
+class Port(NamedTuple):
+    """One port that a service binds."""
+
+    name: str
+    preferred: int
+    variable: str = ""
+    """The environment variable by which the user fixes it; without one it is nobody's business."""
+
+
+def choose(state: Path, wanted: Iterable[Port]) -> dict[str, int]:
+    """Free ports for a service about to start, remembered in `state/ports.json`."""
+    known = remembered(state)
+    for port in wanted:
+        fixed = fixed_by_user(port)
+        others = {number for name, number in known.items() if name != port.name}
+        if fixed is None:
+            known[port.name] = _next_free((known.get(port.name, port.preferred), port.preferred), others)
+        elif fixed in others or not is_free(fixed):
+            raise UserError(
+                f"{port.variable}={fixed} was expected to be a free port, but it is in use; "
+                f"choose another {port.variable}, or unset it to take the next free one"
+            )
+        else:
+            known[port.name] = fixed
+    draft = state / "ports.json.new"
+    draft.write_text(json.dumps(known, indent=1))
+    draft.replace(state / "ports.json")
+    return known
+
+
+def remembered(state: Path) -> dict[str, int]:
+    """The ports chosen so far."""
+    try:
+        return {str(name): int(number) for name, number in json.loads((state / "ports.json").read_text()).items()}
+    except (FileNotFoundError, ValueError, AttributeError):  # torn or missing: choose anew
+        return {}
+
+
+def fixed_by_user(port: Port) -> int | None:
+    """The port the user's environment asks for."""
+    text = os.environ.get(port.variable, "") if port.variable else ""
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise UserError(f"{port.variable} was expected to be a port number from 1 to 65535, not {text!r}")
+    return int(text)
+
+
+def is_free(number: int) -> bool:
+    """Whether nothing listens there, on any address."""
+    with socket.socket() as probe:
+        # With this option a connection that is just closing does not count, a listener does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", number))
+        except OSError:
+            return False
+    return True
+
+
+def _next_free(starts: Iterable[int], others: set[int]) -> int:
+    for start in starts:
+        for number in range(start, min(start + 200, 65536)):
+            if number not in others and is_free(number):
+                return number
+    raise UserError(f"a free port was expected near {start}, but all are in use; stop something that listens there")
