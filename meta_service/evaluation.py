@@ -1,6 +1,7 @@
 """What a theta is worth: adaptation curves with confidence intervals, under named conditions."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,39 +45,51 @@ def format_metric(metric: str, value: float) -> str:
     return f"{100 * value:.2f} %" if metric == "accuracy" else f"{value:.3f}"
 
 
+Progress = Callable[[int, int], None]
+"""Told how many tasks of how many are done."""
+
+CHUNK_BLOCKS = 8  # blocks between two reports of progress
+
+
 def evaluate(
-    job: JobSpec, pool: WorkerPool, params: Params, evaluation: Evaluation, split: Split
+    job: JobSpec,
+    pool: WorkerPool,
+    params: Params,
+    evaluation: Evaluation,
+    split: Split,
+    progress: Progress = lambda done, total: None,
 ) -> AdaptationCurve:
     """The adaptation curve of theta on `evaluation.num_tasks` tasks of a split; always the same tasks for a job's seed.
 
     Where the evaluation lists several step sizes, the best on as many validation tasks is taken first.
     """
+
+    def curves(split: Split, inner_lr: float) -> np.ndarray:
+        blocks = job.blocks("test" if split == "test" else "validation", 0, evaluation.num_tasks)
+        parts = []
+        for start in range(0, len(blocks), CHUNK_BLOCKS):
+            chunk = blocks[start : start + CHUNK_BLOCKS]
+            parts.append(pool.curves(params, chunk, split, evaluation, inner_lr))
+            progress(sum(map(len, parts)), evaluation.num_tasks)
+        return np.concatenate(parts)
+
     inner_lr = job.algorithm.inner_lr
     if evaluation.inner_lrs:
-        scores = {lr: _curves(job, pool, params, evaluation, "validation", lr)[:, -1].mean() for lr in evaluation.inner_lrs}
-        finite = {lr: score for lr, score in scores.items() if math.isfinite(score)} or {inner_lr: math.nan}
-        best = max if job.tasks.metric_name == "accuracy" else min
-        inner_lr = best(finite, key=lambda lr: finite[lr])
-    curves = _curves(job, pool, params, evaluation, split, inner_lr)
-    tasks = evaluation.tasks_of(job.tasks)
-    conditions = {
-        "tasks": evaluation.num_tasks,
-        "split": split,
-        "inner_lr": inner_lr,
-        "shots": tasks.shots,
-        "query_shots": getattr(tasks, "query_shots", None) or tasks.shots,
-    }
+        sign = -1 if job.tasks.metric_name == "accuracy" else 1
+        errors = {lr: sign * curves("validation", lr)[:, -1].mean() for lr in evaluation.inner_lrs}
+        inner_lr = min(errors, key=lambda lr: errors[lr] if math.isfinite(errors[lr]) else math.inf)
+    values = curves(split, inner_lr)
+    with np.errstate(invalid="ignore", over="ignore"):  # a step size too large may end at infinity, and says so
+        ci95 = 1.96 * values.std(0) / math.sqrt(len(values))
+    conditions = {"tasks": evaluation.num_tasks, "split": split, "inner_lr": inner_lr} | _conditions(job, evaluation)
+    return AdaptationCurve(job.tasks.metric_name, tuple(values.mean(0).tolist()), tuple(ci95.tolist()), conditions)
+
+
+def _conditions(job: JobSpec, evaluation: Evaluation) -> dict[str, Any]:
+    tasks: Any = evaluation.tasks_of(job.tasks)
+    conditions = {"shots": tasks.shots, "query_shots": tasks.query_shots or tasks.shots}
     if hasattr(tasks, "transductive"):
-        conditions["batch norm"] = "transductive" if tasks.transductive else "inductive (the support's statistics)"
+        conditions["batch_norm"] = "transductive" if tasks.transductive else "inductive"
     if hasattr(tasks, "loss_scale"):
-        conditions["loss scale"] = tasks.loss_scale
-    ci95 = 1.96 * curves.std(0) / math.sqrt(len(curves))
-    return AdaptationCurve(job.tasks.metric_name, tuple(curves.mean(0).tolist()), tuple(ci95.tolist()), conditions)
-
-
-def _curves(
-    job: JobSpec, pool: WorkerPool, params: Params, evaluation: Evaluation, split: Split, inner_lr: float
-) -> np.ndarray:
-    stream = "test" if split == "test" else "validation"
-    blocks = job.blocks(stream, 0, evaluation.num_tasks)
-    return pool.curves(params, blocks, split, evaluation, inner_lr)
+        conditions["loss_scale"] = tasks.loss_scale
+    return conditions

@@ -47,7 +47,8 @@ class Evaluation:
     steps: int = 10
     """Gradient steps of adaptation; the metric is reported after 0, 1, ... of them."""
     shots: int | None = None
-    query_shots: int | None = None
+    query_shots: int | Literal["shots"] | None = None
+    """Query examples a class; "shots": as many as support examples, the authors' code."""
     transductive: bool | None = None
     inner_lrs: tuple[float, ...] = ()
     """Step sizes of which the best on validation tasks is taken; empty: the algorithm's own."""
@@ -58,8 +59,9 @@ class Evaluation:
 
     def tasks_of(self, tasks: TaskDistribution) -> TaskDistribution:
         """The training distribution under this evaluation's conditions."""
-        conditions = ("shots", "query_shots", "transductive")
-        asked = {name: getattr(self, name) for name in conditions if getattr(self, name) is not None}
+        query_shots = (self.shots or tasks.shots) if self.query_shots == "shots" else self.query_shots
+        conditions = {"shots": self.shots, "query_shots": query_shots, "transductive": self.transductive}
+        asked = {name: value for name, value in conditions.items() if value is not None}
         return dataclasses.replace(tasks, **asked)  # type: ignore[type-var]
 
 
@@ -70,6 +72,10 @@ class Baseline:
     name: str
     overrides: tuple[str, ...]
     """As on the command line: `algorithm.inner_steps=0`."""
+    iterations: int = 20_000
+    """At most so many outer steps, and never more than the job's."""
+    inner_lrs: tuple[float, ...] = ()
+    """Step sizes to fine-tune with, of which the best on validation tasks is taken; empty: the algorithm's own."""
 
 
 @dataclass(frozen=True)

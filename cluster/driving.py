@@ -1,0 +1,103 @@
+"""The driver's process: puts a run's parts together, and turns signals and failures into an orderly end."""
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.runs import Runs
+from cluster.submit import ROOT
+from meta_service import run as runner
+from meta_service.artifacts import open_store
+from meta_service.dotted import override
+from meta_service.errors import UserError
+from meta_service.job import JobSpec
+from meta_service.params import Params
+from meta_service.pool import LocalPool, WorkerPool
+from meta_service.progress import print_event
+from meta_service.tracking import MLflowTracker
+
+SPOOL = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "meta_service" / "spool"
+
+
+def drive(run: str, overrides: Sequence[str], test: bool) -> int:
+    """Trains and tests the run, or only tests it; returns the exit code. A mistake is told as an event."""
+    try:
+        _drive(run, overrides, test)
+    except UserError as error:
+        print_event("error", {"text": str(error)})
+        return 1
+    return 0
+
+
+def _drive(run: str, overrides: Sequence[str], test: bool) -> None:
+    runs = Runs(open_store(os.environ["ARTIFACT_ROOT"]))
+    store, job = runs.store(run), override(runs.job(run), overrides)
+    data = job.tasks.prepare()
+    tracker = MLflowTracker.start(
+        os.environ["MLFLOW_TRACKING_URI"],
+        experiment=job.name,
+        run_name=run,
+        run_id=runs.mlflow_run_id(run),
+        spool=SPOOL / run,
+        tags=_provenance(job, data) | {"meta.run": run, "meta.artifacts": store.address()},
+        say=_say,
+    )
+    with _pool(job) as pool, _stopping() as should_stop:
+        if test:
+            runner.retest(job, store, tracker, pool, print_event)
+        else:
+            runner.run(job, store, tracker, pool, print_event, should_stop)
+
+
+@contextmanager
+def _pool(job: JobSpec) -> Iterator[WorkerPool]:
+    if job.resources.workers == 0:
+        yield LocalPool.of(job)
+        return
+    from cluster.pool import RayPool  # without workers there need not be a Ray
+
+    like: Params = job.init().params
+    pool = RayPool(job, like, _say)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether somebody asked this process to end: SIGTERM from `make stop`, SIGINT from Ctrl-C."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:  # the second time means: now
+            sys.exit(128 + number)
+        asked.append(number)
+        _say("stopping after this outer step")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _provenance(job: JobSpec, data: str) -> dict[str, str]:
+    """What has to be the same for the same result."""
+    lock = (ROOT / "requirements.lock").read_bytes()
+    return {
+        "meta.revision": os.environ.get("META_REVISION", ""),
+        "meta.lock_sha256": hashlib.sha256(lock).hexdigest(),
+        "meta.data_sha256": data,
+        "meta.seed": str(job.seed),
+    }
+
+
+def _say(text: str) -> None:
+    print_event("say", {"text": text})

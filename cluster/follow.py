@@ -1,0 +1,129 @@
+"""A run in the terminal: one live line while it works, a table at its end."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from meta_service.evaluation import AdaptationCurve, format_metric
+from meta_service.progress import Throttle, parse_event
+
+PLAIN_S = 15.0  # between two progress lines where the output is no terminal
+
+
+class Follower:
+    """Draws the events of a run, and passes on all other lines."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.error: str | None = None
+        self.summary: dict[str, Any] | None = None
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar: TaskID | None = None
+        self._title = ""
+        self._plain = Throttle(PLAIN_S)
+
+    def follow(self, lines: Iterable[str]) -> None:
+        """Draws until the lines end."""
+        with self._progress:
+            for line in lines:
+                event = parse_event(line)
+                if event is None:
+                    if line.strip():
+                        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                else:
+                    getattr(self, f"_on_{event.pop('kind')}", lambda event: None)(event)
+
+    def _on_say(self, event: dict[str, Any]) -> None:
+        self.console.print(event["text"], markup=False, highlight=False, soft_wrap=True)
+
+    def _on_error(self, event: dict[str, Any]) -> None:
+        self.error = event["text"]
+
+    def _on_progress(self, event: dict[str, Any]) -> None:
+        self._draw("meta-training", event["iteration"], event["iterations"], progress_text(event))
+
+    def _on_stage(self, event: dict[str, Any]) -> None:
+        self._draw(event["title"], event["done"], event["total"], "")
+
+    def _on_summary(self, event: dict[str, Any]) -> None:
+        self.summary = event
+        self._progress.stop()
+        self.console.print(result_table(event))
+        self.console.print(f"MLflow run  {event['tracking'] or 'not reached; what was measured is kept in the spool'}")
+        self.console.print(f"artifacts   {event['artifacts']}", soft_wrap=True, highlight=False)
+
+    def _draw(self, title: str, done: int, total: int, text: str) -> None:
+        if title != self._title:
+            if self._bar is not None:
+                self._progress.remove_task(self._bar)
+            self._bar, self._title, self._plain = self._progress.add_task(title, text=text), title, Throttle(PLAIN_S)
+        assert self._bar is not None
+        self._progress.update(self._bar, completed=done, total=total, text=text)
+        if not self.console.is_terminal and self._plain.due():
+            self.console.print(f"{title} {done:,}/{total:,} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_text(event: dict[str, Any]) -> str:
+    """`412 tasks/s  ETA 0:03:10  loss 0.41  accuracy 21.3 % -> 95.1 %`."""
+    minutes, seconds = divmod(round(event["eta_s"]), 60)
+    parts = [
+        f"{event['tasks_per_second']:,.0f} tasks/s",
+        f"ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}",
+        f"loss {event['loss']:.3g}",
+    ]
+    if event["after"] is not None:
+        metric = event["metric"]
+        parts.append(f"{metric} {format_metric(metric, event['before'])} → {format_metric(metric, event['after'])}")
+    return "  ".join(parts)
+
+
+def result_table(event: dict[str, Any]) -> Table:
+    """Test metrics before and after adaptation with their 95 % confidence intervals, and what they depend on."""
+    curves = {name: AdaptationCurve(**curve) for name, curve in event["results"].items()}
+    steps = sorted({k for curve in curves.values() for k in (0, 1, 5, len(curve.mean) - 1) if k < len(curve.mean)})
+    table = Table(title=f"{event['job']}: test, theta of iteration {event['best_iteration']:,}", title_justify="left")
+    table.add_column("evaluation", no_wrap=True)
+    for k in steps:
+        table.add_column(f"{k} step{'' if k == 1 else 's'}", justify="right", no_wrap=True)
+    table.add_column("conditions")
+    for name, curve in curves.items():
+        cells = [
+            f"{format_metric(curve.metric, curve.mean[k])} ± {format_metric(curve.metric, curve.ci95[k])}"
+            if k < len(curve.mean)
+            else ""
+            for k in steps
+        ]
+        table.add_row(name, *cells, conditions_text(curve.conditions))
+    return table
+
+
+def conditions_text(conditions: dict[str, Any]) -> str:
+    """`600 tasks, 1 shot, 15 queries, alpha 0.4, transductive batch norm, loss sum_over_k`."""
+    text = (
+        f"{conditions['tasks']} {conditions['split']} tasks, {conditions['shots']} + {conditions['query_shots']} examples, "
+        f"alpha {conditions['inner_lr']:g}"
+    )
+    if "batch_norm" in conditions:
+        text += f", {conditions['batch_norm']} batch norm"
+    return text + (f", loss {conditions['loss_scale']}" if "loss_scale" in conditions else "")
+
+
+def ago(since: float) -> str:
+    """How long ago, as people say it."""
+    seconds = max(0.0, time.time() - since)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,59 @@
+"""The runs there are, as their artifact store knows them: index/<run>, and a folder <run>/ each."""
+
+import time
+
+from meta_service.artifacts import ArtifactStore, MissingArtifact
+from meta_service.dotted import from_json, to_json
+from meta_service.errors import UserError
+from meta_service.job import JobSpec
+from meta_service.status import NAME, RunStatus, status_of
+
+
+class Runs:
+    """The runs below an artifact root."""
+
+    def __init__(self, root: ArtifactStore) -> None:
+        self.root = root
+
+    def create(self, run: str, job: JobSpec) -> None:
+        """Makes the run known; its driver reads the job from here."""
+        self.store(run).write("job.json", to_json(job).encode())
+        self.store(run).write(NAME, status_of(job, "QUEUED", 0, None, None).to_bytes())
+        self.root.write(f"index/{run}", f"{time.time()}".encode())
+
+    def store(self, run: str) -> ArtifactStore:
+        """The folder of one run."""
+        return self.root.under(run)
+
+    def job(self, run: str) -> JobSpec:
+        """What the run computes."""
+        try:
+            job = from_json(self.store(run).read("job.json").decode())
+        except MissingArtifact as error:
+            raise UserError(f"there is no run '{run}' in {self.root.address()}; `make status` lists the runs") from error
+        if not isinstance(job, JobSpec):
+            raise UserError(f"{self.store(run).address('job.json')}: a job is expected, a {type(job).__name__} came")
+        return job
+
+    def names(self) -> list[str]:
+        """All runs, the newest first."""
+        created = {name: float(self.root.read(name)) for name in self.root.list("index/")}
+        return [name.removeprefix("index/") for name in sorted(created, key=lambda name: -created[name])]
+
+    def choose(self, run: str | None) -> str:
+        """The run of that name, or the newest; UserError where there is none."""
+        if run:
+            self.job(run)
+            return run
+        names = self.names()
+        if not names:
+            raise UserError(f"a run is expected in {self.root.address()}, there is none; `make submit JOB=sinusoid` makes one")
+        return names[0]
+
+    def status(self, run: str) -> RunStatus:
+        """What the run last said of itself."""
+        return RunStatus.from_bytes(self.store(run).read(NAME))
+
+    def mlflow_run_id(self, run: str) -> str | None:
+        """The MLflow run that an earlier driver of this run reported to."""
+        return self.status(run).mlflow_run_id

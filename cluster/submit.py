@@ -1,0 +1,126 @@
+"""Runs as Ray jobs: submitted, followed, stopped and continued through the Jobs API."""
+
+import asyncio
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cluster.local import Surroundings
+from meta_service.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SENT = ("meta_service", "cluster", "jobs", "requirements.lock")  # all a driver needs; no .env, no data
+JOBS_OUTPUT_S = 10.0  # how long a job that has just ended may take to show its exit code
+
+
+def new_run(job_name: str) -> str:
+    """A name nobody else has: job, date, time and four random letters."""
+    return f"{job_name}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def revision() -> str:
+    """The git revision of the code, with `+changes` where the working tree differs; "" outside a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+
+    with suppress(OSError):
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", *SENT) else "")
+    return ""
+
+
+class Jobs:
+    """Ray's Jobs API, with errors as people can read them."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        os.environ.update({k: v for k, v in surroundings.env.items() if k.startswith("RAY_")})
+        # Ray reads how to authenticate when it is imported
+        from ray.job_submission import JobSubmissionClient
+
+        with _readable(surroundings.ray):
+            self.client = JobSubmissionClient(surroundings.ray)
+
+    def submit(self, run: str, arguments: Sequence[str] = ()) -> str:
+        """Sends the code and starts `python -m jobs drive RUN ...` on the cluster; returns the submission's id."""
+        python = sys.executable if "ray" in self.surroundings.embedded else "python"
+        env = self.surroundings.env | {"META_REVISION": revision(), "PYTHONUNBUFFERED": "1"}
+        with tempfile.TemporaryDirectory() as folder, _readable(self.surroundings.ray):
+            for name in SENT:
+                source, target = ROOT / name, Path(folder, name)
+                if source.is_dir():
+                    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(source, target)
+            return str(
+                self.client.submit_job(
+                    entrypoint=shlex.join([python, "-m", "jobs", "drive", run, *arguments]),
+                    submission_id=f"{run}.{secrets.token_hex(2)}",
+                    runtime_env={"working_dir": folder, "env_vars": env},
+                    metadata={"run": run},
+                )
+            )
+
+    def of_run(self, run: str) -> list[Any]:
+        """The submissions of a run, oldest first."""
+        with _readable(self.surroundings.ray):
+            found = [job for job in self.client.list_jobs() if (job.metadata or {}).get("run") == run]
+        return sorted(found, key=lambda job: job.start_time or 0)
+
+    def is_running(self, run: str) -> bool:
+        """Whether a driver of the run is at work or about to be."""
+        return any(job.status in ("PENDING", "RUNNING") for job in self.of_run(run))
+
+    def lines(self, submission: str) -> Iterator[str]:
+        """The output of a submission, line by line as it comes, until its end."""
+        loop = asyncio.new_event_loop()
+        try:
+            chunks: AsyncIterator[str] = self.client.tail_job_logs(submission)
+            rest = ""
+            while True:
+                try:
+                    rest += loop.run_until_complete(anext(chunks))
+                except (StopAsyncIteration, RuntimeError):  # RuntimeError: the connection broke, exit_code tells why
+                    break
+                *lines, rest = rest.split("\n")
+                yield from lines
+            if rest:
+                yield rest
+        finally:
+            loop.close()
+
+    def exit_code(self, submission: str) -> int:
+        """The exit code of the driver; 1 where it was killed. Waits for a driver that is about to end."""
+        with _readable(self.surroundings.ray):
+            deadline = time.monotonic() + JOBS_OUTPUT_S
+            while not (info := self.client.get_job_info(submission)).status.is_terminal():
+                if time.monotonic() > deadline:
+                    raise UserError(f"the output of {submission} broke off and it is still running; try `make logs` again")
+                time.sleep(0.1)
+        if info.status == "SUCCEEDED":
+            return 0
+        return int(info.driver_exit_code or 1)
+
+    def stop(self, submission: str) -> None:
+        """Asks the driver to save a checkpoint and end."""
+        with _readable(self.surroundings.ray):
+            self.client.stop_job(submission)
+
+
+@contextmanager
+def _readable(address: str) -> Iterator[None]:
+    """Whatever Ray's client raises, as one line."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"Ray's Jobs API at {address} does not do what was asked: {text[:300]}; try `make doctor`") from error

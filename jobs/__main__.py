@@ -1,0 +1,135 @@
+"""The command line: what stands behind every `make` target."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+
+import jobs
+from cluster import commands
+from cluster.driving import drive as drive_run
+from meta_service.dotted import override
+from meta_service.errors import UserError
+
+OUT = Console(soft_wrap=True)
+
+
+class _Program(click.Group):
+    """Shows a user's mistake as one line, and an interruption as nothing at all."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+RUN_HELP = "RUN is a run's name as `status` lists them; the newest one where it is left out."
+run_argument: Callable[..., Any] = click.argument("run", required=False)
+overrides_argument: Callable[..., Any] = click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+def program() -> None:
+    """Meta-training with MAML on a Ray cluster, tracked in MLflow, kept in S3.
+
+    \b
+    make submit JOB=sinusoid                                       run a job, and follow it
+    make submit JOB=omniglot ARGS="tasks.shots=5 iterations=2000"  the same with other settings
+    make status                                                    what runs, and how it goes
+    make evaluate RUN=omniglot-1123-101500-ab12                    test a run again
+    make down                                                      stop everything
+
+    What RAY_ADDRESS, MLFLOW_TRACKING_URI, ARTIFACT_ROOT and the AWS_* variables name is used; the rest is started on
+    this machine.
+    """
+
+
+@program.command()
+@click.argument("job", metavar="JOB")
+@overrides_argument
+@click.option("--dry-run", is_flag=True, help="Check everything and show the job's fields; start nothing.")
+@click.option("--detach", is_flag=True, help="Do not follow the run.")
+def submit(job: str, overrides: tuple[str, ...], dry_run: bool, detach: bool) -> None:
+    """Run JOB on the cluster, with fields of it changed, and follow it.
+
+    \b
+    submit sinusoid
+    submit miniimagenet tasks.shots=5 algorithm.first_order=true resources.workers=4
+    submit omniglot resources.workers=0       in a process of this machine, without Ray
+    submit omniglot --dry-run                 all fields and their values
+    """
+    sys.exit(commands.submit(OUT, override(jobs.find(job), overrides), dry_run, detach))
+
+
+submit.help = f"{submit.help}\n\nJobs: {', '.join(jobs.names())}."
+
+
+@program.command(help=f"List the runs, newest first, with their progress. {RUN_HELP}")
+@run_argument
+def status(run: str | None) -> None:
+    commands.status(OUT, run)
+
+
+@program.command(help=f"Follow a run's output from its beginning. {RUN_HELP}")
+@run_argument
+def logs(run: str | None) -> None:
+    sys.exit(commands.logs(OUT, run))
+
+
+@program.command(help=f"Save a checkpoint and end the run; `resume` goes on from there. {RUN_HELP}")
+@run_argument
+def stop(run: str | None) -> None:
+    commands.stop(OUT, run)
+
+
+@program.command(help=f"Go on with a run from its latest checkpoint, as the same MLflow run. {RUN_HELP}")
+@run_argument
+@click.option("--detach", is_flag=True, help="Do not follow the run.")
+def resume(run: str | None, detach: bool) -> None:
+    sys.exit(commands.resume(OUT, run, detach))
+
+
+@program.command(help=f"Test the best checkpoint of a run, under other conditions if fields are given. {RUN_HELP}")
+@run_argument
+@overrides_argument
+def evaluate(run: str | None, overrides: tuple[str, ...]) -> None:
+    if run and "=" in run:
+        run, overrides = None, (run, *overrides)
+    sys.exit(commands.evaluate(OUT, run, overrides))
+
+
+@program.command()
+def ui() -> None:
+    """Print the addresses of MLflow, Ray and S3."""
+    commands.ui(OUT)
+
+
+@program.command()
+def down() -> None:
+    """Stop all that was started on this machine; runs, checkpoints and metrics stay."""
+    commands.down(OUT)
+
+
+@program.command()
+def doctor() -> None:
+    """Check versions, addresses, credentials and data, with the fix for each thing that is wrong."""
+    sys.exit(commands.doctor(OUT))
+
+
+@program.command(hidden=True)
+@click.argument("run")
+@overrides_argument
+@click.option("--test", is_flag=True)
+def drive(run: str, overrides: tuple[str, ...], test: bool) -> None:
+    """The driver's process, on the cluster."""
+    sys.exit(drive_run(run, overrides, test))
+
+
+if __name__ == "__main__":
+    program(prog_name="python -m jobs")

@@ -1,0 +1,161 @@
+"""A run from its first outer step to its report: training, tests, baselines and pictures."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+from meta_service import plots
+from meta_service.artifacts import ArtifactStore
+from meta_service.checkpoint import Checkpoints
+from meta_service.dotted import flatten, override
+from meta_service.driver import meta_train
+from meta_service.errors import UserError
+from meta_service.evaluation import AdaptationCurve, evaluate
+from meta_service.job import Baseline, JobSpec
+from meta_service.journal import Journal
+from meta_service.objective import MetaGradient
+from meta_service.params import Params
+from meta_service.pool import LocalPool, WorkerPool
+from meta_service.progress import Emit, Throttle
+from meta_service.seeds import task_seeds
+from meta_service.serving import log_model
+from meta_service.state import MetaState
+from meta_service.tasks.sinusoid import Sinusoid
+from meta_service.tracking import Tracker
+
+Results = dict[str, AdaptationCurve]
+"""Adaptation curves on test tasks, by the evaluation's name; a baseline's is called `5-shot/pretrained`."""
+
+
+def run(
+    job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPool, emit: Emit, should_stop: Callable[[], bool]
+) -> bool:
+    """Trains from the latest checkpoint, or from the start, and then tests; whether it came to its end."""
+    checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
+    journal = Journal(job, store, tracker, checkpoints, emit)
+    state = checkpoints.latest() or job.init()
+    if state.iteration:
+        emit("say", {"text": f"resumed at iteration {state.iteration:,} of {job.iterations:,}"})
+    tracker.params({name: value for name, value in flatten(job).items() if not name.startswith("resources.")})
+    end = "FAILED"
+    try:
+        state = meta_train(job, pool, state, journal, should_stop)
+        checkpoints.save_async(state)
+        if state.iteration < job.iterations:
+            end = "KILLED"
+            emit("say", {"text": f"stopped at iteration {state.iteration:,}; the checkpoint is kept"})
+            return False
+        test(job, checkpoints.best() or state, store, tracker, pool, emit, journal)
+        end = "FINISHED"
+        return True
+    finally:
+        checkpoints.wait()
+        journal.status({"KILLED": "STOPPED"}.get(end, end), state.iteration)
+        journal.close()
+        tracker.end(end)
+
+
+def retest(job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPool, emit: Emit) -> None:
+    """Tests the best checkpoint of a run that was trained before."""
+    checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
+    state = checkpoints.best() or checkpoints.latest()
+    if state is None:
+        raise UserError(f"{store.address()} has no checkpoint yet to test; let the run train on")
+    journal = Journal(job, store, tracker, checkpoints, emit)
+    try:
+        test(job, state, store, tracker, pool, emit, journal)
+    finally:
+        journal.close()
+        tracker.end("FINISHED")
+
+
+def test(
+    job: JobSpec,
+    state: MetaState,
+    store: ArtifactStore,
+    tracker: Tracker,
+    pool: WorkerPool,
+    emit: Emit,
+    journal: Journal,
+) -> Results:
+    """Tests theta and the baselines, draws the pictures, and keeps and reports all of it."""
+    results = _evaluate_all(job, pool, state.params, emit)
+    models: dict[str, tuple[JobSpec, Params]] = {"MAML": (job, state.params)}
+    for baseline in job.baselines:
+        models[baseline.name], curves = _baseline(job, baseline, emit)
+        results |= {f"{name}/{baseline.name}": curve for name, curve in curves.items()}
+    for name, curve in results.items():
+        for step, (mean, ci95) in enumerate(zip(curve.mean, curve.ci95, strict=True)):
+            if "/" not in name:  # at most 40 keys a run; the baselines' curves are in results.json
+                tracker.metrics({f"test/{name}/{curve.metric}": mean, f"test/{name}/ci95": ci95}, step)
+    kept = {"results.json": json.dumps({k: v._asdict() for k, v in results.items()}, indent=2).encode()}
+    kept |= {
+        "adaptation.png": plots.adaptation_picture(results),
+        "training.png": plots.training_picture(journal.history, journal.losses),
+    }
+    seed, another = task_seeds(job.seed, "test", 0, 2)
+    if isinstance(job.tasks, Sinusoid):
+        shown = {name: model for name, model in models.items() if name != "random"}
+        kept |= {"sinusoid.png": plots.sinusoid_picture(job, shown, (seed, another), shots=5)}
+    else:
+        kept |= {"episode.png": plots.episode_picture(job, state.params, seed, steps=job.evaluations[0].steps)}
+    for name, data in kept.items():
+        store.write(f"report/{name}", data)
+        tracker.artifact(name, data)
+    emit("say", {"text": "keeping the adapted model in MLflow"})
+    log_model(tracker, job, state, emit)
+    emit("summary", _summary(job, state, results, store, tracker))
+    return results
+
+
+def _evaluate_all(job: JobSpec, pool: WorkerPool, params: Params, emit: Emit, title: str = "testing") -> Results:
+    results: Results = {}
+    for evaluation in job.evaluations:
+
+        def progress(done: int, total: int, name: str = evaluation.name) -> None:
+            emit("stage", {"title": f"{title}: {name}", "done": done, "total": total})
+
+        results[evaluation.name] = evaluate(job, pool, params, evaluation, "test", progress)
+    return results
+
+
+def _baseline(job: JobSpec, baseline: Baseline, emit: Emit) -> tuple[tuple[JobSpec, Params], Results]:
+    """Trains a baseline in this process; its job, with the fine-tuning step size found best, theta and test curves."""
+    evaluations = tuple(dataclasses.replace(e, inner_lrs=baseline.inner_lrs) for e in job.evaluations)
+    iterations = min(job.iterations, baseline.iterations)
+    spec = dataclasses.replace(job, iterations=iterations, evaluations=evaluations, baselines=())
+    spec = override(spec, baseline.overrides)
+    pool = LocalPool.of(spec)
+    state = meta_train(spec, pool, spec.init(), _BaselineProgress(spec, baseline.name, emit))
+    results = _evaluate_all(spec, pool, state.params, emit, f"testing {baseline.name}")
+    inner_lr = next(iter(results.values())).conditions["inner_lr"]
+    return (override(spec, [f"algorithm.inner_lr={inner_lr}"]), state.params), results
+
+
+class _BaselineProgress:
+    """A progress line for the training of a baseline; nothing of it is kept."""
+
+    def __init__(self, job: JobSpec, name: str, emit: Emit) -> None:
+        self.job, self.name, self.emit, self.throttle = job, name, emit, Throttle(0.5)
+
+    def stepped(self, state: MetaState, mean: MetaGradient) -> None:
+        if self.throttle.due():
+            title = f"training baseline {self.name}"
+            self.emit("stage", {"title": title, "done": state.iteration, "total": self.job.iterations})
+
+    def validated(self, state: MetaState, curve: AdaptationCurve) -> None:
+        pass
+
+
+def _summary(
+    job: JobSpec, state: MetaState, results: Results, store: ArtifactStore, tracker: Tracker
+) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "best_iteration": state.iteration,
+        "sha256": state.sha256(),
+        "results": {name: curve._asdict() for name, curve in results.items()},
+        "tracking": tracker.address,
+        "artifacts": store.address(),
+    }
