@@ -88,6 +88,7 @@ def s3(place: Place, ports: dict[str, int]) -> Service:
         "s3.port.lance": 0,
         "master.telemetry": "false",
         "master.volumeSizeLimitMB": 64,
+        "volume.preStopSeconds": 0,  # nobody is left to be told
         "s3.port": ports["s3"],
         "s3.port.grpc": ports["s3.s3.grpc"],
         **{
@@ -104,7 +105,13 @@ def s3(place: Place, ports: dict[str, int]) -> Service:
             *(f"-{name}={value}" for name, value in flags.items()),
         ),
         env=_environment(GOMEMLIMIT="256MiB"),  # else it keeps 700 MB after large uploads
-        ready=lambda: answers(f"http://127.0.0.1:{ports['s3']}/healthz"),
+        # The buckets are made half a second after the S3 port answers; its filer, unlike it, tells whether they are there.
+        ready=lambda: (
+            answers(f"http://127.0.0.1:{ports['s3']}/healthz")
+            and all(
+                answers(f"http://127.0.0.1:{ports['s3.filer']}/buckets/{bucket}?metadata=true") for bucket in BUCKETS
+            )
+        ),
         patience=60,
         attempts=2,
     )

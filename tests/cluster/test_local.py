@@ -1,0 +1,404 @@
+"""The embedded services: real ones, started once, found again, and gone without a trace."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import local, ports, process, services
+from cluster.local import Surroundings
+from cluster.probe import bearer, get
+from cluster.services import Place
+from cluster.surroundings import configured
+from meta_service.errors import UserError
+
+
+def refuse_to_start(*_: object, **__: object) -> None:
+    raise AssertionError("nothing should have been started")
+
+
+@pytest.fixture
+def place(surroundings: Surroundings) -> Place:
+    return Place(Path(os.environ["META_STATE"]).resolve())
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+class TestRunning:
+    """With all services up; the tests that disturb one leave it up again."""
+
+    def test_all_three_are_embedded_and_pass_the_preflight(self, surroundings: Surroundings) -> None:
+        assert surroundings.embedded == {"ray", "mlflow", "s3"}
+        local.check(surroundings)
+
+    def test_a_second_bring_up_starts_nothing_and_takes_less_than_two_seconds(
+        self, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(process, "start", refuse_to_start)
+        since = time.monotonic()
+        assert local.bring_up(print) == surroundings
+        assert time.monotonic() - since < 2
+
+    def test_find_gives_the_same_without_starting(self, surroundings: Surroundings) -> None:
+        assert local.find() == surroundings
+
+    def test_a_job_in_another_folder_finds_the_data_of_a_relative_data_root(
+        self, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("DATA_ROOT", "data")
+        assert local.bring_up(print).env["DATA_ROOT"] == str(tmp_path / "data")
+
+    def test_secrets_are_for_the_owner_only(self, place: Place) -> None:
+        for path in (place.state, place.credentials, place.token, place.temp, place.logs):
+            assert path.stat().st_mode & 0o077 == 0, path
+
+    def test_what_mlflow_s3_and_the_dashboard_listen_on_is_loopback(
+        self, surroundings: Surroundings, place: Place
+    ) -> None:
+        known = ports.remembered(place.state)
+        outer = {number for address, number in listening() if address not in ("127.0.0.1", "127.0.0.2")}
+        assert (
+            not {known["mlflow"], known["ray.dashboard"], *(n for name, n in known.items() if name[:2] == "s3")} & outer
+        )
+
+    def test_ray_answers_only_to_its_token(self, surroundings: Surroundings, place: Place) -> None:
+        address = f"{surroundings.ray}/api/jobs/"
+        assert get(address, bearer(services.token(place))).status == 200
+        assert get(address).status == 401
+        assert get(address, bearer("0" * 64)).status == 403
+
+    def test_a_wrong_token_is_one_line_that_names_the_setting(self, surroundings: Surroundings, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("0" * 64)
+        wrong = surroundings._replace(env=surroundings.env | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
+        with pytest.raises(UserError, match=r"refused the token \(HTTP 403\).*RAY_AUTH_TOKEN_PATH"):
+            local.check(wrong)
+
+    def test_wrong_s3_credentials_are_one_line_within_ten_seconds(self, surroundings: Surroundings) -> None:
+        since = time.monotonic()
+        with pytest.raises(UserError) as caught:
+            local.check(surroundings._replace(env=surroundings.env | {"AWS_SECRET_ACCESS_KEY": "wrong"}))
+        assert "\n" not in str(caught.value)
+        assert time.monotonic() - since < 10
+
+    def test_an_s3_endpoint_that_refuses_is_one_line_within_ten_seconds(self, surroundings: Surroundings) -> None:
+        since = time.monotonic()
+        with pytest.raises(UserError) as caught:
+            local.check(
+                surroundings._replace(env=surroundings.env | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"})
+            )
+        assert "\n" not in str(caught.value)
+        assert time.monotonic() - since < 10
+
+    def test_a_dead_mlflow_is_one_line_that_says_how_to_go_on(self, surroundings: Surroundings) -> None:
+        dead = surroundings._replace(mlflow=f"http://127.0.0.1:{free_port()}", embedded=frozenset({"ray", "s3"}))
+        with pytest.raises(UserError, match="connection was refused; start it, correct MLFLOW_TRACKING_URI"):
+            local.check(dead)
+
+    def test_a_port_fixed_by_the_user_while_the_service_runs_elsewhere_is_an_error(
+        self, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("S3_PORT", str(free_port()))
+        with pytest.raises(UserError, match=r"S3 was expected on S3_PORT=.*already runs on .*make down"):
+            local.bring_up(print)
+
+    def test_ui_names_where_each_part_is(self, surroundings: Surroundings) -> None:
+        rows = {name: address for name, address, _ in local.ui()}
+        assert rows["Ray"] == surroundings.ray
+        assert rows["MLflow"] == surroundings.mlflow
+        assert rows["S3"] == surroundings.env["AWS_ENDPOINT_URL"]
+
+    def test_a_killed_service_is_started_again_on_its_port_with_its_data(
+        self, surroundings: Surroundings, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from meta_service.artifacts import open_store
+
+        for name, value in surroundings.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("ARTIFACT_ROOT")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        open_store("s3://runs/kept").write("a", b"1")
+        record = process.read(place.logs, "s3")
+        assert record is not None
+        os.kill(record.pid, signal.SIGKILL)
+        while process.alive(record):
+            time.sleep(0.05)
+        assert local.find() is None
+        assert local.bring_up(print) == surroundings
+        assert open_store("s3://runs/kept").read("a") == b"1"
+
+    def test_a_command_beside_another_waits_for_its_turn(self, surroundings: Surroundings, place: Place) -> None:
+        hold = f"""
+import filelock, time
+lock = filelock.FileLock({str(place.state / "lock")!r})
+lock.acquire()
+print(1, flush=True)
+time.sleep(2)
+"""
+        other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        with other, other.stdout:
+            other.stdout.readline()
+            said: list[str] = []
+            assert local.bring_up(said.append) == surroundings
+        assert said == ["Waiting for another command that starts or stops the services"]
+
+
+class TestBesideAnother:
+    """A second state folder that embeds S3 alone, and uses the Ray and MLflow of the first as a user's own."""
+
+    @pytest.fixture
+    def second(
+        self, surroundings: Surroundings, place: Place, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Surroundings]:
+        monkeypatch.setenv("RAY_ADDRESS", surroundings.ray)
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(place.token))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", surroundings.mlflow)
+        yield local.bring_up(print)
+        local.take_down(print)
+
+    def test_configured_addresses_replace_the_embedded_parts_one_by_one(
+        self, surroundings: Surroundings, second: Surroundings
+    ) -> None:
+        assert second.embedded == {"s3"}
+        assert (second.ray, second.mlflow) == (surroundings.ray, surroundings.mlflow)
+        local.check(second)
+
+    def test_each_has_its_own_port_account_and_buckets(self, surroundings: Surroundings, second: Surroundings) -> None:
+        for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            assert second.env[name] != surroundings.env[name]
+
+    def test_taking_one_down_leaves_the_other_alone(self, surroundings: Surroundings, second: Surroundings) -> None:
+        said: list[str] = []
+        local.take_down(said.append)
+        assert said == ["Stopped S3"]
+        assert local.find() is None
+        local.check(surroundings)
+
+    def test_a_token_that_is_not_there_is_one_line(
+        self, second: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "nowhere"))
+        with pytest.raises(UserError, match=r"token was expected in RAY_AUTH_TOKEN_PATH=.*No such file"):
+            local.check(second)
+
+    def test_a_ray_that_wants_a_token_says_so_to_one_without(
+        self, second: Surroundings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+        with pytest.raises(UserError, match="asks for a token; set RAY_AUTH_MODE=token"):
+            local.check(second)
+
+
+@pytest.mark.last
+def test_taking_down_leaves_no_process_no_port_and_no_folder(surroundings: Surroundings, place: Place) -> None:
+    records = [record for name in local.ORDER if (record := process.read(place.logs, name))]
+    everyone = set().union(*(process.members(record) for record in records))
+    bound = {number for _, number in listening()} & set(ports.remembered(place.state).values())
+    assert len(records) == 3
+    assert len(everyone) > 10  # Ray alone has more helpers than that
+    assert len(bound) > 10
+    since = time.monotonic()
+    local.take_down(print)
+    assert time.monotonic() - since < 30
+    assert not set().union(*(process.members(record) for record in records))
+    assert not bound & {number for _, number in listening()}
+    assert not place.temp.exists()
+    assert not [path for path in services.socket_files(ports.remembered(place.state)) if path.exists()]
+    assert (place.state / "mlflow.db").exists()  # results stay
+    assert local.find() is None
+
+
+class TestConfiguration:
+    """What the user's environment says, without any service."""
+
+    @pytest.mark.parametrize("address", ["ray://host:10001", "host:6379", "host", "auto"])
+    def test_a_ray_address_that_is_not_the_jobs_api_is_refused_with_the_likely_one(self, address: str) -> None:
+        with pytest.raises(UserError, match=r"RAY_ADDRESS was expected to be the Jobs API.*http://(host|HOST):8265"):
+            configured({"RAY_ADDRESS": address})
+
+    @pytest.mark.parametrize("uri", ["sqlite:///x.db", "mlruns", "databricks"])
+    def test_a_tracking_uri_that_is_no_server_is_refused(self, uri: str) -> None:
+        with pytest.raises(UserError, match="MLFLOW_TRACKING_URI was expected to be a server"):
+            configured({"MLFLOW_TRACKING_URI": uri})
+
+    @pytest.mark.parametrize("root", ["/data", "s3://", "bucket/prefix"])
+    def test_an_artifact_root_that_is_no_bucket_is_refused(self, root: str) -> None:
+        with pytest.raises(UserError, match="ARTIFACT_ROOT was expected to be s3://bucket"):
+            configured({"ARTIFACT_ROOT": root})
+
+    def test_a_cluster_elsewhere_cannot_be_mixed_with_services_of_this_machine(self) -> None:
+        with pytest.raises(UserError, match=r"cannot reach .* set MLFLOW_TRACKING_URI and ARTIFACT_ROOT too"):
+            configured({"RAY_ADDRESS": "http://10.0.0.1:8265"})
+
+    def test_everything_configured_starts_nothing_and_passes_the_account_on(
+        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "https://ray.example/")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+        monkeypatch.setenv("ARTIFACT_ROOT", "s3://bucket/prefix")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setattr(process, "start", refuse_to_start)
+        found = local.bring_up(print)
+        assert found.embedded == frozenset()
+        assert found.ray == "https://ray.example"
+        wanted = {"MLFLOW_TRACKING_TOKEN": "secret", "AWS_ACCESS_KEY_ID": "key", "ARTIFACT_ROOT": "s3://bucket/prefix"}
+        assert found.env.items() >= wanted.items()
+        assert not nothing_configured.exists()
+
+    def test_the_auth_mode_is_always_set(self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "http://ray.example")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
+        monkeypatch.setenv("ARTIFACT_ROOT", "s3://bucket")
+        assert local.bring_up(print).env["RAY_AUTH_MODE"] == "disabled"
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+        assert local.bring_up(print).env["RAY_AUTH_MODE"] == "token"
+
+    def test_an_external_bucket_also_takes_the_artifacts_of_the_embedded_mlflow(
+        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ARTIFACT_ROOT", "s3://bucket/prefix")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example")
+        service = local._service("mlflow", Place(nothing_configured), configured(), {"mlflow": 5000})
+        assert service.command[-2:] == ("--artifacts-destination", "s3://bucket/prefix/mlflow")
+        assert service.env["MLFLOW_S3_ENDPOINT_URL"] == "http://s3.example"
+
+    def test_services_do_not_inherit_the_users_accounts(
+        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_PROFILE", "production")
+        monkeypatch.setenv("RAY_ADDRESS", "http://ray.example")
+        env = services.ray(Place(nothing_configured), dict.fromkeys((p.name for p in services.RAY_PORTS), 1)).env
+        assert "AWS_PROFILE" not in env
+        assert "RAY_ADDRESS" not in env
+
+    def test_nothing_runs_in_an_empty_state_folder(self, nothing_configured: Path) -> None:
+        assert local.find() is None
+        said: list[str] = []
+        local.take_down(said.append)
+        assert said == ["Nothing was running"]
+        assert {address for _, address, _ in local.ui()} == {"-"}
+
+
+class TestPorts:
+    """Which port is chosen."""
+
+    WANTED = (ports.Port("web", 20500, "WEB_PORT"),)
+
+    def test_a_taken_port_is_passed_over(self, tmp_path: Path, listener: int) -> None:
+        chosen = ports.choose(tmp_path, [ports.Port("web", listener)])["web"]
+        assert listener < chosen < listener + 200
+
+    def test_the_choice_is_kept_for_the_next_time(self, tmp_path: Path) -> None:
+        (tmp_path / "ports.json").write_text(json.dumps({"web": 20577}))
+        assert ports.choose(tmp_path, self.WANTED) == {"web": 20577}
+
+    def test_two_services_never_get_the_same_port(self, tmp_path: Path) -> None:
+        chosen = ports.choose(tmp_path, [ports.Port("a", 20500), ports.Port("b", 20500)])
+        assert chosen["a"] != chosen["b"]
+
+    def test_a_port_the_user_fixed_is_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fixed = free_port()
+        monkeypatch.setenv("WEB_PORT", str(fixed))
+        assert ports.choose(tmp_path, self.WANTED) == {"web": fixed}
+
+    def test_a_port_the_user_fixed_that_is_in_use_is_an_error_before_anything_starts(
+        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch, listener: int
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_PORT", str(listener))
+        monkeypatch.setattr(process, "start", refuse_to_start)
+        with pytest.raises(UserError, match=f"MLFLOW_PORT={listener} was expected to be a free port, but it is in use"):
+            local.bring_up(print)
+
+    @pytest.mark.parametrize("text", ["0", "65536", "-1", "web"])
+    def test_a_port_that_is_none_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+        monkeypatch.setenv("WEB_PORT", text)
+        with pytest.raises(UserError, match="WEB_PORT was expected to be a port number"):
+            ports.choose(tmp_path, self.WANTED)
+
+    def test_a_torn_ports_file_means_choosing_anew(self, tmp_path: Path) -> None:
+        (tmp_path / "ports.json").write_text('{"web": 2')
+        assert "web" in ports.choose(tmp_path, self.WANTED)
+
+
+class TestFailing:
+    """Services that do not come up."""
+
+    @pytest.fixture
+    def broken(self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+        """Only S3 embedded, to be replaced by something that does not work."""
+        monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        yield monkeypatch
+        local.take_down(print)
+
+    def replace_s3(self, patch: pytest.MonkeyPatch, code: str, patience: float) -> None:
+        command = (sys.executable, "-c", code)
+        real = services.s3
+        fake = lambda place, known: real(place, known)._replace(command=command, patience=patience)  # noqa: E731
+        patch.setattr(services, "s3", fake)
+
+    def test_a_service_that_ends_at_once_is_tried_again_and_then_quoted(
+        self, broken: pytest.MonkeyPatch, nothing_configured: Path
+    ) -> None:
+        self.replace_s3(broken, "raise SystemExit('disk full')", 5)
+        said: list[str] = []
+        with pytest.raises(
+            UserError, match=r"S3 was expected to start, but its process ended \(disk full\); see .*s3\.log"
+        ):
+            local.bring_up(said.append)
+        assert sum("trying again" in line for line in said) == 1
+        assert (nothing_configured / "services" / "s3.log").exists()
+
+    def test_a_service_that_never_answers_is_given_up_and_ended(
+        self, broken: pytest.MonkeyPatch, nothing_configured: Path
+    ) -> None:
+        self.replace_s3(broken, "import time; time.sleep(60)", 0.3)
+        with pytest.raises(UserError, match="it did not answer within"):
+            local.bring_up(print)
+        assert process.read(nothing_configured / "services", "s3") is None
+
+    def test_a_folder_of_somebody_elses_is_not_used(self, nothing_configured: Path) -> None:
+        place = Place(nothing_configured)
+        elsewhere = nothing_configured.parent / "elsewhere"
+        elsewhere.mkdir()
+        place.temp.symlink_to(elsewhere)
+        try:
+            with pytest.raises(UserError, match="was expected to be yours alone"):
+                local.bring_up(print)
+        finally:
+            place.temp.unlink()
+
+
+def listening() -> set[tuple[str, int]]:
+    """Address and port of every TCP listener of this machine."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                address, port = fields[1].split(":")
+                packed = bytes.fromhex(address)[-4:][::-1]
+                found.add((socket.inet_ntoa(packed), int(port, 16)))
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
