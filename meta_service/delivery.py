@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from meta_service.errors import UserError
 from meta_service.spool import Spool
 
 if TYPE_CHECKING:
@@ -187,3 +188,16 @@ def _line(error: Exception) -> str:
 
 def _batches(items: list[T], size: int) -> Iterator[list[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def run_tags(uri: str, run_id: str) -> dict[str, str]:
+    """The tags of a run. Raises UserError where the server is away or does not know it."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(MlflowClient(uri).get_run(run_id).data.tags)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow at {uri} gives no run {run_id}: {_line(error).split(' with exception')[0]}") from error

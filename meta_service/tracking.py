@@ -95,8 +95,8 @@ class MLflowTracker:
 
     def __init__(self, uri: str, spool: Path, say: Say = _LOG.warning) -> None:
         """Use `start`."""
-        self._uri, self._spool, self._say = uri.rstrip("/"), Spool(spool), say
-        self._delivery = Delivery(self._uri, self._spool, say)
+        self.uri, self._spool, self._say = uri.rstrip("/"), Spool(spool), say
+        self._delivery = Delivery(self.uri, self._spool, say)
         self._closing, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
         self._thread.start()
@@ -125,7 +125,7 @@ class MLflowTracker:
     def address(self) -> str:
         if not self.run_id:
             return ""
-        return f"{self._uri}/#/experiments/{self._spool.facts['experiment_id']}/runs/{self.run_id}"
+        return f"{self.uri}/#/experiments/{self._spool.facts['experiment_id']}/runs/{self.run_id}"
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._put("params", values={name: str(value) for name, value in values.items()})
@@ -148,7 +148,7 @@ class MLflowTracker:
         left = [entry for entry, _ in self._spool.unsent()]
         if left:
             points = sum(len(entry["values"]) for entry in left if entry["kind"] == "metrics")
-            self._say(f"MLflow at {self._uri}: {points} points are not delivered; they are kept in {self._spool.path}")
+            self._say(f"MLflow at {self.uri}: {points} points are not delivered; they are kept in {self._spool.path}")
         self._spool.close()
 
     def _put(self, kind: str, **fields: Any) -> None:
@@ -161,9 +161,9 @@ class MLflowTracker:
             closing = self._closing.is_set()  # asked before delivering: nothing is appended after it is set
             error = self._delivery.attempt()
             if error and not failures:
-                self._say(f"MLflow at {self._uri} takes nothing; it is kept in {self._spool.path} meanwhile: {error}")
+                self._say(f"MLflow at {self.uri} takes nothing; it is kept in {self._spool.path} meanwhile: {error}")
             if failures and not error:
-                self._say(f"MLflow at {self._uri} takes points again")
+                self._say(f"MLflow at {self.uri} takes points again")
             failures = failures + 1 if error else 0
             if closing and not error:
                 return
