@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import local
-from cluster.doctor import doctor as examine
 from cluster.follow import Follower, ago
 from cluster.runs import Runs
 from cluster.submit import Jobs, new_run
@@ -107,12 +106,14 @@ def down(out: Console) -> None:
 
 
 def doctor(out: Console) -> int:
+    from cluster.doctor import doctor as examine
+
     return examine(out)
 
 
 def _up(out: Console) -> Surroundings:
     surroundings = local.bring_up(out.print)
-    local.enter(surroundings)
+    os.environ.update(surroundings.env)
     local.check(surroundings)
     return surroundings
 
@@ -121,7 +122,7 @@ def _found() -> Surroundings:
     surroundings = local.find()
     if surroundings is None:
         raise UserError("nothing is running on this machine; `make submit JOB=sinusoid` starts it, `make doctor` tells more")
-    local.enter(surroundings)
+    os.environ.update(surroundings.env)
     return surroundings
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -61,8 +62,15 @@ class Follower:
         self.summary = event
         self._progress.stop()
         self.console.print(result_table(event))
-        self.console.print(f"MLflow run  {event['tracking'] or 'not reached; what was measured is kept in the spool'}")
-        self.console.print(f"artifacts   {event['artifacts']}", soft_wrap=True, highlight=False)
+        own = {name: curve["conditions"] for name, curve in event["results"].items() if "/" not in name}
+        tuned = [f"{name} {c['conditions']['inner_lr']:g}" for name, c in event["results"].items() if name not in own]
+        for name, conditions in own.items():
+            self._on_say({"text": conditions_text(name, conditions)})
+        if tuned:
+            self._on_say({"text": f"alpha of the baselines, best on validation tasks: {', '.join(tuned)}"})
+        where = event["tracking"] or "MLflow was not reached; what was measured is kept in the spool"
+        self._on_say({"text": f"\ntheta       iteration {event['best_iteration']:,}, SHA-256 {event['sha256']}"})
+        self._on_say({"text": f"MLflow run  {where}\nartifacts   {event['artifacts']}"})
 
     def _draw(self, title: str, done: int, total: int, text: str) -> None:
         if title != self._title:
@@ -90,30 +98,25 @@ def progress_text(event: dict[str, Any]) -> str:
 
 
 def result_table(event: dict[str, Any]) -> Table:
-    """Test metrics before and after adaptation with their 95 % confidence intervals, and what they depend on."""
+    """Test metrics before and after adaptation, each with its 95 % confidence interval."""
     curves = {name: AdaptationCurve(**curve) for name, curve in event["results"].items()}
     steps = sorted({k for curve in curves.values() for k in (0, 1, 5, len(curve.mean) - 1) if k < len(curve.mean)})
-    table = Table(title=f"{event['job']}: test, theta of iteration {event['best_iteration']:,}", title_justify="left")
+    metric = next(iter(curves.values())).metric if curves else ""
+    table = Table(box=SIMPLE, title=f"{event['job']}: test {metric}, 95 % CI", title_justify="left")
     table.add_column("evaluation", no_wrap=True)
     for k in steps:
         table.add_column(f"{k} step{'' if k == 1 else 's'}", justify="right", no_wrap=True)
-    table.add_column("conditions")
     for name, curve in curves.items():
-        cells = [
-            f"{format_metric(curve.metric, curve.mean[k])} ± {format_metric(curve.metric, curve.ci95[k])}"
-            if k < len(curve.mean)
-            else ""
-            for k in steps
-        ]
-        table.add_row(name, *cells, conditions_text(curve.conditions))
+        table.add_row(name, *(curve.wording(k) if k < len(curve.mean) else "" for k in steps))
     return table
 
 
-def conditions_text(conditions: dict[str, Any]) -> str:
-    """`600 tasks, 1 shot, 15 queries, alpha 0.4, transductive batch norm, loss sum_over_k`."""
+def conditions_text(name: str, conditions: dict[str, Any]) -> str:
+    """`paper: 600 test tasks, 1 + 1 examples a class, alpha 0.4, transductive batch norm, loss sum_over_k`."""
+    each = "a class" if "loss_scale" in conditions else "a task"
     text = (
-        f"{conditions['tasks']} {conditions['split']} tasks, {conditions['shots']} + {conditions['query_shots']} examples, "
-        f"alpha {conditions['inner_lr']:g}"
+        f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {conditions['shots']} support + "
+        f"{conditions['query_shots']} query examples {each}, alpha {conditions['inner_lr']:g}"
     )
     if "batch_norm" in conditions:
         text += f", {conditions['batch_norm']} batch norm"

@@ -48,6 +48,8 @@ class RayPool:
 
     def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None]) -> None:
         self.job, self.like, self.say = job, like, say
+        if not ray.is_initialized():
+            ray.init(logging_level="warning")
         resources = job.resources
         # no retries by Ray itself: which block is asked for again is decided in one place, below
         self._actor = ray.remote(TaskWorker).options(

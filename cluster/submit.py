@@ -1,7 +1,9 @@
 """Runs as Ray jobs: submitted, followed, stopped and continued through the Jobs API."""
 
 import asyncio
+import logging
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -19,6 +21,7 @@ from meta_service.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SENT = ("meta_service", "cluster", "jobs", "requirements.lock")  # all a driver needs; no .env, no data
+_RAY_TALK = re.compile(r" INFO (job_manager|worker)\.py:\d+ -- |^Running entrypoint for job ")
 JOBS_OUTPUT_S = 10.0  # how long a job that has just ended may take to show its exit code
 
 
@@ -47,6 +50,7 @@ class Jobs:
         # Ray reads how to authenticate when it is imported
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
         with _readable(surroundings.ray):
             self.client = JobSubmissionClient(surroundings.ray)
 
@@ -92,16 +96,16 @@ class Jobs:
                 except (StopAsyncIteration, RuntimeError):  # RuntimeError: the connection broke, exit_code tells why
                     break
                 *lines, rest = rest.split("\n")
-                yield from lines
+                yield from (line for line in lines if not _RAY_TALK.search(line))
             if rest:
                 yield rest
         finally:
             loop.close()
 
-    def exit_code(self, submission: str) -> int:
+    def exit_code(self, submission: str, patience: float = JOBS_OUTPUT_S) -> int:
         """The exit code of the driver; 1 where it was killed. Waits for a driver that is about to end."""
         with _readable(self.surroundings.ray):
-            deadline = time.monotonic() + JOBS_OUTPUT_S
+            deadline = time.monotonic() + patience
             while not (info := self.client.get_job_info(submission)).status.is_terminal():
                 if time.monotonic() > deadline:
                     raise UserError(f"the output of {submission} broke off and it is still running; try `make logs` again")

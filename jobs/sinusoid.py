@@ -11,6 +11,8 @@ from meta_service.job import Baseline, Evaluation, JobSpec
 from meta_service.models.mlp import MLP
 from meta_service.tasks.sinusoid import Sinusoid
 
+FINE_TUNING = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05)
+
 job = JobSpec(
     name="sinusoid",
     tasks=Sinusoid(shots=10, query_shots=10),
@@ -28,8 +30,8 @@ job = JobSpec(
         Evaluation("20-shot", shots=20),
     ),
     baselines=(
-        Baseline("pretrained", ("algorithm.inner_steps=0",), inner_lrs=(0.001, 0.003, 0.01, 0.02, 0.05)),
-        Baseline("oracle", ("algorithm.inner_steps=0", "tasks.oracle=true")),
-        Baseline("random", ("iterations=0",), inner_lrs=(0.001, 0.003, 0.01, 0.02, 0.05)),
+        Baseline("pretrained", ("algorithm.inner_steps=0",), inner_lrs=FINE_TUNING),
+        Baseline("oracle", ("algorithm.inner_steps=0", "tasks.oracle=true"), inner_lrs=FINE_TUNING),
+        Baseline("random", ("iterations=0",), inner_lrs=FINE_TUNING),
     ),
 )

@@ -35,9 +35,10 @@ class AdaptationCurve(NamedTuple):
         """Whether the value after adaptation is the better one; a mean that is no number never is."""
         return self.after > other if self.metric == "accuracy" else self.after < other
 
-    def wording(self) -> str:
-        """As people write it: `97.3 +- 0.4 %` or `0.67 +- 0.05`."""
-        return f"{format_metric(self.metric, self.after)} ± {format_metric(self.metric, self.ci95[-1])}"
+    def wording(self, step: int = -1) -> str:
+        """The value after that many steps as people write it: `97.31 ± 0.40 %`, or `0.67 ± 0.05` for an error."""
+        scale, unit = (100, " %") if self.metric == "accuracy" else (1, "")
+        return f"{scale * self.mean[step]:.2f} ± {scale * self.ci95[step]:.2f}{unit}"
 
 
 def format_metric(metric: str, value: float) -> str:

@@ -11,6 +11,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from meta_service.algorithms.maml import MAML
+from meta_service.allocator import keep_freed_memory
 from meta_service.episode import Batch, Episode, Split, TaskDistribution
 from meta_service.job import Evaluation, JobSpec
 from meta_service.objective import MetaGradient
@@ -24,6 +25,7 @@ class Learner:
         self.job = job
         self.device = device
         torch.set_num_threads(1)  # the number of threads changes the bits of a sum; more cores are more workers
+        keep_freed_memory()
         job.tasks.prepare()
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:

@@ -97,7 +97,7 @@ def test(
     seed, another = task_seeds(job.seed, "test", 0, 2)
     if isinstance(job.tasks, Sinusoid):
         shown = {name: model for name, model in models.items() if name != "random"}
-        kept |= {"sinusoid.png": plots.sinusoid_picture(job, shown, (seed, another), shots=5)}
+        kept |= {"sinusoid.png": plots.sinusoid_picture(shown, (seed, another), shots=5)}
     else:
         kept |= {"episode.png": plots.episode_picture(job, state.params, seed, steps=job.evaluations[0].steps)}
     for name, data in kept.items():
