@@ -55,7 +55,7 @@ def _below(root: Path, prefix: str, depth: int) -> Iterator[str]:
 def _zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
-        _check_total(path, sum(member.file_size for member in members))
+        _check_total(path, sum(member.file_size for member in members), _limit(path))
         for member in members:
             # 0 where the archive was made on a system without such modes
             kind = stat.S_IFMT(member.external_attr >> 16)
@@ -82,14 +82,14 @@ class _Limited(io.RawIOBase):
     """A tar's bytes, in sane amounts: tarfile itself would believe a header that announces terabytes of header."""
 
     def __init__(self, path: Path, file: io.BufferedReader, compressed: bool) -> None:
-        self._path = path
+        self._path, self._limit = path, _limit(path)
         self._stream = gzip.GzipFile(fileobj=file) if compressed else file
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_FILE:
             raise UserError(f"{self._path} announces a part of {size:,} bytes, at most {MAX_FILE:,} are read")
         content = self._stream.read(size)
-        _check_total(self._path, self._stream.tell())
+        _check_total(self._path, self._stream.tell(), self._limit)
         return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -102,8 +102,11 @@ class _Limited(io.RawIOBase):
         return True
 
 
-def _check_total(path: Path, size: int) -> None:
-    limit = MAX_FILE + MAX_RATIO * path.stat().st_size
+def _limit(path: Path) -> int:
+    return MAX_FILE + MAX_RATIO * path.stat().st_size
+
+
+def _check_total(path: Path, size: int, limit: int) -> None:
     if size > limit:
         raise UserError(
             f"{path} unpacks to more than {limit:,} bytes, {MAX_RATIO} times its size: not an image archive"

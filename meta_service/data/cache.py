@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 import filelock
 import numpy as np
 
-from meta_service.data.progress import progress
+from meta_service.data.progress import progress, say
 from meta_service.errors import UserError
 
 FORMAT = 1  # of the cache's files; another number makes older caches be prepared anew
@@ -127,7 +126,7 @@ def _locked(folder: Path, title: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0.1)
     except filelock.Timeout:
-        print(f"Waiting for another process that prepares {title}", file=sys.stderr, flush=True)
+        say(f"Waiting for another process that prepares {title}")
         lock.acquire()
     try:
         yield

@@ -36,6 +36,7 @@ def download(address: str, path: Path, sha256: str | None = None) -> None:
             _fetch(address, part)
             break
         except urllib.error.HTTPError as error:
+            error.close()  # it is the response, too
             part.unlink(missing_ok=True)  # 416: the part does not belong to what is there now
             if error.code != 416 or attempt + 1 == ATTEMPTS:
                 raise DownloadError(f"{address} answers {error.code} {error.reason}") from error
@@ -72,7 +73,7 @@ def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
     def ask() -> None:
         try:
             answers.put(urllib.request.urlopen(request, timeout=SECONDS))
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+        except Exception as error:  # handed to the caller's thread, which raises it
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()

@@ -44,4 +44,4 @@ def _fingerprint(place: Path) -> str:
     files = [place / name for name in archive.names(place)] if place.is_dir() else [place]
     states = ((file, file.stat()) for file in files)
     facts = "\n".join(f"{file} {state.st_size} {state.st_mtime_ns}" for file, state in states)
-    return hashlib.sha256(facts.encode()).hexdigest()
+    return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()

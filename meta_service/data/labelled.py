@@ -44,7 +44,7 @@ def source(
         positions = {name: position for position, name in enumerate(order)}
         if len(positions) != len(order):
             twice = next(name for name, after in pairwise(order) if name == after)
-            raise UserError(f"{title}: {twice} is there twice; use an archive with each image once")
+            raise UserError(f"{title}: {twice!r} is there twice; use an archive with each image once")
         check(classes)
         return Contents(classes, (channels, size, size), pixels(positions))
 
@@ -53,7 +53,7 @@ def source(
             for name, content in archive.files(place, lambda name, prefix=prefix: f"{prefix}/{name}" in positions):  # type: ignore[misc]
                 position = positions.get(f"{prefix}/{name}")
                 if position is not None:
-                    image = decode(content, f"{title}: {name} in {place}", size, channels)
+                    image = decode(content, f"{title}: {name!r} in {place}", size, channels)
                     yield position, 255 - image if negative else image
 
     return Source(fingerprint(places), read)
@@ -70,4 +70,4 @@ def fingerprint(places: Mapping[str, Path]) -> str:
         f"{prefix} {place.name} {sorted(os.listdir(place)) if place.is_dir() else place.stat().st_size}"
         for prefix, place in sorted(places.items())
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()

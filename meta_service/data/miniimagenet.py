@@ -21,7 +21,10 @@ FOLDERS = ("miniimagenet", "mini-imagenet", "")
 
 
 def images() -> Images:
-    """All images [60,000, 3, 84, 84], RGB; classes are `<split>/<class>`."""
+    """All images [60,000, 3, 84, 84], RGB; classes are `<split>/<class>`.
+
+    Sought in DATA_ROOT, else downloaded. Raises UserError where there is neither, or the archives are not whole.
+    """
     return prepared(f"miniimagenet-{SIZE}", "MiniImageNet", _find, _fetch)
 
 
@@ -34,7 +37,8 @@ def _find() -> Source | None:
     root = data_root()
     for folder in (root / name for name in FOLDERS) if root else ():
         for options, source in ((_archives, _files), (_pickles, _arrays)):
-            places = {split: path for split in CLASSES for path in options(folder, split) if path.exists()}
+            found = {split: next(filter(Path.exists, options(folder, split)), None) for split in CLASSES}
+            places = {split: path for split, path in found.items() if path is not None}
             missing = [split for split in CLASSES if split not in places]
             if places and missing:
                 wanted = " or ".join(path.name for path in options(folder, missing[0]))
@@ -46,7 +50,7 @@ def _find() -> Source | None:
 
 def _archives(folder: Path, split: str) -> list[Path]:
     names = ("val", "validation") if split == "validation" else (split,)
-    return [folder / f"{name}{suffix}" for name in names for suffix in ("", *reversed(archive.SUFFIXES))]
+    return [folder / f"{name}{suffix}" for name in names for suffix in (*archive.SUFFIXES, "")]
 
 
 def _pickles(folder: Path, split: str) -> list[Path]:
@@ -66,7 +70,17 @@ def _fetch() -> Source:
             "set DATA_ROOT=<that folder>, or set it to a folder with train.tar.gz, val.tar.gz and test.tar.gz "
             "or train/, val/ and test/, each of <class>/<image>"
         ) from error
-    return _arrays(places)
+    source = _arrays(places)
+
+    def read() -> Contents:
+        try:
+            return source.read()
+        except UserError:  # no checksum of these files is published that could have told earlier
+            for path in places.values():
+                path.unlink(missing_ok=True)
+            raise
+
+    return Source(source.fingerprint, read)
 
 
 def _files(places: dict[str, Path]) -> Source:
@@ -110,7 +124,7 @@ def _table(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             raise ValueError(f"image_data is {array.dtype} {list(array.shape)}")
         indices = {str(known): np.asarray(chosen, np.int64) for known, chosen in table.items()}
         every = np.concatenate([*indices.values(), np.empty(0, np.int64)])
-        if not ((0 <= every) & (every < len(array))).all() or len(np.unique(every)) != len(every):
+        if not ((every >= 0) & (every < len(array))).all() or len(np.unique(every)) != len(every):
             raise ValueError("class_dict points outside image_data or at one image twice")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         expected = f"'image_data' uint8 [N, {SIZE}, {SIZE}, {CHANNELS}] and 'class_dict' of its indices"
@@ -129,6 +143,6 @@ def _check(places: dict[str, Path]) -> Callable[[dict[str, int]], None]:
         for known, count in classes.items():
             if count != IMAGES:
                 place = places[known.split("/")[0]]
-                raise UserError(f"MiniImageNet class '{known}' has {count} images, expected {IMAGES} (in {place})")
+                raise UserError(f"MiniImageNet class {known!r} has {count} images, expected {IMAGES} (in {place})")
 
     return check

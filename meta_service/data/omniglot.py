@@ -19,7 +19,10 @@ SIZE = 28  # pixels; the originals have 105
 
 
 def images() -> Images:
-    """All drawings [32,460, 1, 28, 28], ink = 255; classes are `<background or evaluation>/<alphabet>/<character>`."""
+    """All drawings [32,460, 1, 28, 28], ink = 255; classes are `<background or evaluation>/<alphabet>/<character>`.
+
+    Sought in DATA_ROOT, else downloaded. Raises UserError where there is neither, or the archives are not whole.
+    """
     return prepared(f"omniglot-{SIZE}", "Omniglot", _find, _fetch)
 
 
@@ -69,7 +72,7 @@ def _check(classes: dict[str, int], places: dict[str, Path]) -> None:
     for known, count in classes.items():
         if count != DRAWINGS:
             place = places[known.split("/")[0]]
-            raise UserError(f"Omniglot's '{known}' has {count} drawings, expected {DRAWINGS} (in {place})")
+            raise UserError(f"Omniglot's {known!r} has {count} drawings, expected {DRAWINGS} (in {place})")
 
 
 def _count(classes: Iterable[str], part: str) -> int:

@@ -25,14 +25,14 @@ def load_arrays(path: Path) -> Any:
         with open(path, "rb") as file:
             # latin1: Python 2 wrote the bytes of an array as text
             return _plain(_Unpickler(file, encoding="latin1").load())
-    except _Refused as error:
+    except _RefusedError as error:
         raise UserError(f"{path} is refused: it would run {error}, and only arrays are read; fetch it again") from error
     except Exception as error:  # a damaged pickle can end in nearly any error; nothing of it has been run
         reason = str(error) or type(error).__name__
         raise UserError(f"{path} is not a readable pickle of arrays ({reason}); fetch it again") from error
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     pass
 
 
@@ -96,7 +96,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
-            raise _Refused(f"{module}.{name}")
+            raise _RefusedError(f"{module}.{name}")
         return _ADMITTED[module, name]
 
 

@@ -26,14 +26,21 @@ def decode(content: bytes, where: str, size: int, channels: int) -> np.ndarray:
     aspect ratio is not kept). Raises UserError naming `where` for what is no image, cut off, or not 8 bits a channel.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+            image: Image.Image = opened
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{where} has {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read")
             if image.mode not in _EIGHT_BITS:
                 raise UserError(f"{where} has pixels of type {image.mode}, expected 8 bits a channel; convert it")
+            if (
+                image.has_transparency_data
+            ):  # on white paper; dropping the alpha would show whatever colour lies under it
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             # converted before resizing: Pillow resizes 1-bit images without averaging, whatever filter is asked for
             pixels = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged bytes end in nearly any error of Pillow's decoders
         raise UserError(f"{where} is not a readable image ({error}); replace it") from error
     if pixels.size != (size, size):
         pixels = pixels.resize((size, size), Image.Resampling.LANCZOS)

@@ -9,6 +9,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 
+def say(line: str) -> None:
+    """One line to stderr, at once."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
     """Gives the function that is told by how much the work went on; all output goes to stderr."""
@@ -18,6 +24,6 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
             task = bar.add_task(what, total=total)
             yield lambda amount: bar.advance(task, amount)
     else:
-        print(what, file=sys.stderr, flush=True)
+        say(what)
         yield lambda amount: None
-    print(f"{what}: done in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+    say(f"{what}: done in {time.monotonic() - start:.1f} s")

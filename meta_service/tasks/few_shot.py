@@ -102,7 +102,7 @@ class FewShot:
             least, asked = int(table.counts.min()), self.shots + self.queries
             if least < asked:
                 raise UserError(
-                    f"tasks.shots: {self.title} class '{table.names[int(table.counts.argmin())]}' has {least} images, "
+                    f"tasks.shots: {self.title} class {table.names[int(table.counts.argmin())]!r} has {least} images, "
                     f"{self.shots} shots + {self.queries} query examples asked; use at most {least} together"
                 )
         return digest

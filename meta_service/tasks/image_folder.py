@@ -12,7 +12,7 @@ from meta_service.tasks.few_shot import ClassTable, FewShot, LossScale, class_ta
 
 @dataclass(frozen=True)
 class ImageFolder(FewShot):
-    """Tells apart the classes of a folder or archive `<split>/<class>/<image>`, splits train, validation (val), test."""
+    """Tells apart the classes of a folder or archive `<split>/<class>/<image>`: train, validation (or val), test."""
 
     path: str = ""
     """The folder, .zip or .tar.gz; made absolute, and to be reachable from every worker."""

@@ -10,7 +10,7 @@ from meta_service.tasks.few_shot import ClassTable, FewShot, LossScale, class_ta
 
 @dataclass(frozen=True)
 class MiniImageNet(FewShot):
-    """Tells photographs of N classes apart: 84 x 84 RGB in [0, 1]; classes split 64 / 16 / 20 (Ravi, Larochelle 2017)."""
+    """Tells photographs apart: 84 x 84 RGB in [0, 1], classes split 64 / 16 / 20 (Ravi, Larochelle 2017)."""
 
     ways: int = 5
     """N: classes of a task; at most 16, the classes for validation."""

@@ -2,11 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from meta_service.data import omniglot
 from meta_service.data.cache import Images, once_per_process
 from meta_service.episode import Signature, Split
+from meta_service.errors import UserError
 from meta_service.tasks.few_shot import ClassTable, FewShot, LossScale, class_table
 
 CharacterSplit = Literal["code", "paper", "vinyals"]
@@ -43,6 +44,11 @@ class Omniglot(FewShot):
     """Whether query examples are normalised by their own statistics (the authors' code), or by the support set's."""
 
     title = "Omniglot"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split not in get_args(CharacterSplit):
+            raise UserError(f"tasks.split is {self.split!r}, expected one of {', '.join(get_args(CharacterSplit))}")
 
     @property
     def signature(self) -> Signature:
