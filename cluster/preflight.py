@@ -13,7 +13,7 @@ from meta_service.errors import UserError
 
 def check(surroundings: Surroundings) -> None:
     """Ask all three at once; raises the UserError of the first that cannot be used."""
-    with _environment(surroundings.env), ThreadPoolExecutor(3) as pool:
+    with environment(surroundings.env), ThreadPoolExecutor(3) as pool:
         questions = [pool.submit(ask, surroundings) for ask in (check_s3, check_mlflow, check_ray)]
         for question in questions:
             question.result()
@@ -79,8 +79,8 @@ def _fix(part: str, variable: str, surroundings: Surroundings) -> str:
 
 
 @contextmanager
-def _environment(env: dict[str, str]) -> Iterator[None]:
-    """boto3 reads its settings from the environment only."""
+def environment(env: dict[str, str]) -> Iterator[None]:
+    """Lets `env` be the environment for a while: boto3 reads its settings there only."""
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:

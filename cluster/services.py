@@ -105,7 +105,7 @@ def s3(place: Place, ports: dict[str, int]) -> Service:
             *(f"-{name}={value}" for name, value in flags.items()),
         ),
         env=_environment(GOMEMLIMIT="256MiB"),  # else it keeps 700 MB after large uploads
-        # The buckets are made half a second after the S3 port answers; its filer, unlike it, tells whether they are there.
+        # The buckets come half a second after the S3 port answers; the filer tells whether they are there.
         ready=lambda: (
             answers(f"http://127.0.0.1:{ports['s3']}/healthz")
             and all(
