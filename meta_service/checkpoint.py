@@ -140,12 +140,14 @@ class Checkpoints:
     def _prune(self) -> None:
         """Deletes all but the newest, the best, and what the pointers name; manifests first, so none lacks its parts."""
         names = self._manifests()
-        best = self._pointer("BEST") or next(filter(self._was_best, names), None)
-        kept = {name for name in (*names[: self._keep], self._pointer("LATEST"), best) if name}
+        pointed = {self._pointer("LATEST"), self._pointer("BEST")}
+        kept = {name for name in names if name in pointed or name in names[: self._keep]}
+        if self._pointer("BEST") not in names:  # none was the best yet, or the pointer is damaged
+            kept |= set(filter(self._was_best, names))
         for name in names:
             if name not in kept:
                 self._store.delete(name)
-        needed = {part["name"] for name in kept & set(names) for part in self._parts_of(name)}
+        needed = {part["name"] for name in kept for part in self._parts_of(name)}
         for name in self._store.list("parts/"):
             if name not in needed:
                 self._store.delete(name)

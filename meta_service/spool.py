@@ -16,12 +16,13 @@ class Spool:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._sent = self.path.with_name(self.path.name + ".sent")
         record: dict[str, Any] = json.loads(self._sent.read_bytes()) if self._sent.exists() else {}
-        self._offset = int(record.get("offset", 0))
         self.facts: dict[str, str] = record.get("facts", {})
         """What the deliverer has to remember, such as the id of the run it created."""
         self._lock = threading.Lock()
         self._file = self.path.open("ab")
-        self._file.truncate(self._end_of_lines())  # a writer that died within a line
+        size = self._file.truncate(self._end_of_lines())  # a writer may have died within a line
+        offset = int(record.get("offset", 0))
+        self._offset = offset if offset <= size else 0  # the queue was deleted, but not what lies beside it
 
     def append(self, entry: dict[str, Any]) -> None:
         """Takes microseconds; survives the death of this process."""
