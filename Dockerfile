@@ -20,7 +20,9 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libegl1 libgl1 libgomp1 tini \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 meta
+    && useradd --create-home --uid 1000 meta \
+    # A volume takes its owner from the folder it is first mounted on.
+    && install --directory --owner=meta /home/meta/state /home/meta/cache /data
 
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
