@@ -51,7 +51,7 @@ def bring_up(say: Say) -> Surroundings:
                 shutil.rmtree(place.temp / "ray", ignore_errors=True)
             known: dict[str, int] = {}
             for name in missing:  # before anything starts: MLflow must know where S3 will be
-                known = ports.choose(place.state, services.PORTS[name])
+                known = ports.choose(place.state, services.PORTS[name], place.temp)
             say(f"Starting {_titles(missing)} (half a minute, once)")
             _start_all([_service(name, place, given, known) for name in missing], place, given, say)
         return compose(place, given, ports.remembered(place.state))
@@ -131,7 +131,7 @@ def _again(attempt: Attempt, waited: float, place: Place, given: Configured, say
         came = f"its process ended ({words})" if died else f"it did not answer within {waited:.0f} s"
         raise UserError(f"{service.title} was expected to start, but {came}; see {log}")
     say(f"{service.title} did not come up, trying again (see {log})")
-    known = ports.choose(place.state, services.PORTS[service.name])  # perhaps somebody took one in between
+    known = ports.choose(place.state, services.PORTS[service.name], place.temp)  # perhaps somebody took one in between
     return _launch(_service(service.name, place, given, known), place, attempt.number + 1)
 
 

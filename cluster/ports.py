@@ -1,9 +1,12 @@
 """Which port each service listens on: the preferred one, else the next free one, and the same again next time."""
 
+import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +22,31 @@ class Port(NamedTuple):
     """The environment variable by which the user fixes it; without one it is nobody's business."""
 
 
-def choose(state: Path, wanted: Iterable[Port]) -> dict[str, int]:
-    """Free ports for a service about to start, remembered in `state/ports.json`."""
-    known = remembered(state)
-    for port in wanted:
-        fixed = fixed_by_user(port)
-        others = {number for name, number in known.items() if name != port.name}
-        if fixed is None:
-            known[port.name] = _next_free((known.get(port.name, port.preferred), port.preferred), others)
-        elif fixed in others or not is_free(fixed):
-            raise UserError(
-                f"{port.variable}={fixed} was expected to be a free port, but it is in use; "
-                f"choose another {port.variable}, or unset it to take the next free one"
-            )
-        else:
-            known[port.name] = fixed
-    draft = state / "ports.json.new"
-    draft.write_text(json.dumps(known, indent=1))
-    draft.replace(state / "ports.json")
+def choose(state: Path, wanted: Iterable[Port], temp: Path | None = None) -> dict[str, int]:
+    """Free ports for a service about to start, remembered in `state/ports.json`.
+
+    A port is bound seconds after it was chosen. So that a checkout beside this one does not choose it meanwhile, the
+    choice also lies in `temp`, and what lies in its sibling folders is not free.
+    """
+    with _alone(temp):
+        known, taken = remembered(state), _chosen_beside(temp)
+        for port in wanted:
+            fixed = fixed_by_user(port)
+            others = {number for name, number in known.items() if name != port.name}
+            if fixed is None:
+                starts = (known.get(port.name, port.preferred), port.preferred)
+                known[port.name] = _next_free(starts, others | taken)
+            elif fixed in others or not is_free(fixed):
+                raise UserError(
+                    f"{port.variable}={fixed} was expected to be a free port, but it is in use; "
+                    f"choose another {port.variable}, or unset it to take the next free one"
+                )
+            else:
+                known[port.name] = fixed
+        for folder in (state, temp) if temp else (state,):
+            draft = folder / "ports.json.new"
+            draft.write_text(json.dumps(known, indent=1))
+            draft.replace(folder / "ports.json")
     return known
 
 
@@ -68,6 +78,34 @@ def is_free(number: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _chosen_beside(temp: Path | None) -> set[int]:
+    siblings = temp.parent.glob("meta-*") if temp else ()
+    chosen: set[int] = set()
+    for folder in siblings:
+        with suppress(PermissionError):  # another user's: the test whether a port is free has to do
+            chosen.update(remembered(folder).values() if folder != temp else ())
+    return chosen
+
+
+@contextmanager
+def _alone(temp: Path | None) -> Iterator[None]:
+    """One chooser at a time on this machine; somebody who holds the lock for long is not waited for."""
+    if temp is None:
+        yield
+        return
+    folder = os.open(temp.parent, os.O_RDONLY)
+    try:
+        for _ in range(50):
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _next_free(starts: Iterable[int], others: set[int]) -> int:

@@ -40,9 +40,11 @@ def surroundings(session_environment: pytest.MonkeyPatch) -> Iterator[Surroundin
 
 
 @pytest.fixture
-def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """No address configured, no service running, an empty state folder."""
     for name in (*CONFIGURING, "DATA_ROOT", "DATA_CACHE", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("META_STATE", str(tmp_path / "state"))
-    return tmp_path / "state"
+    yield tmp_path / "state"
+    monkeypatch.setenv("META_STATE", str(tmp_path / "state"))
+    local.take_down(print)

@@ -164,12 +164,11 @@ class TestBesideAnother:
     @pytest.fixture
     def second(
         self, surroundings: Surroundings, place: Place, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[Surroundings]:
+    ) -> Surroundings:
         monkeypatch.setenv("RAY_ADDRESS", surroundings.ray)
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(place.token))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", surroundings.mlflow)
-        yield local.bring_up(print)
-        local.take_down(print)
+        return local.bring_up(print)
 
     def test_configured_addresses_replace_the_embedded_parts_one_by_one(
         self, surroundings: Surroundings, second: Surroundings
@@ -312,6 +311,16 @@ class TestPorts:
         chosen = ports.choose(tmp_path, [ports.Port("a", 20500), ports.Port("b", 20500)])
         assert chosen["a"] != chosen["b"]
 
+    def test_what_a_checkout_beside_has_chosen_is_not_free_although_it_does_not_listen_yet(
+        self, tmp_path: Path
+    ) -> None:
+        for name in ("state-a", "state-b", "meta-a", "meta-b"):
+            (tmp_path / name).mkdir()
+        first = ports.choose(tmp_path / "state-a", self.WANTED, tmp_path / "meta-a")
+        second = ports.choose(tmp_path / "state-b", self.WANTED, tmp_path / "meta-b")
+        assert first["web"] != second["web"]
+        assert ports.choose(tmp_path / "state-a", self.WANTED, tmp_path / "meta-a") == first
+
     def test_a_port_the_user_fixed_is_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fixed = free_port()
         monkeypatch.setenv("WEB_PORT", str(fixed))
@@ -340,12 +349,11 @@ class TestFailing:
     """Services that do not come up."""
 
     @pytest.fixture
-    def broken(self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    def broken(self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         """Only S3 embedded, to be replaced by something that does not work."""
         monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-        yield monkeypatch
-        local.take_down(print)
+        return monkeypatch
 
     def replace_s3(self, patch: pytest.MonkeyPatch, code: str, patience: float) -> None:
         command = (sys.executable, "-c", code)
