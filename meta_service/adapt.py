@@ -36,12 +36,13 @@ class MetaModel:
         """
         job, signature = self.job, self.job.tasks.signature
         x = examples.inputs(support_x, signature, "support_x")
-        labels = None
+        labels, flat = None, False
         if job.tasks.metric_name == "accuracy":
             labels = examples.labels(support_y, len(x), signature.outputs)
             y, shots = labels.indices, max(1, round(len(x) / signature.outputs))
         else:
             y, shots = examples.values(support_y, len(x), signature.outputs), len(x)
+            flat = np.ndim(support_y) == 1
         # the loss may be divided by the number of shots: then alpha keeps its meaning for any number of them
         tasks: Any = dataclasses.replace(job.tasks, shots=shots)  # type: ignore[type-var]
         algorithm = job.algorithm if inner_lr is None else dataclasses.replace(job.algorithm, inner_lr=inner_lr)
@@ -51,7 +52,7 @@ class MetaModel:
         params = algorithm.adapt(loss_of(job, tasks), self.params, (Batch((x,), y),) * steps)
         context = None if getattr(tasks, "transductive", True) else x
         as_list = isinstance(support_y, list | tuple)
-        return AdaptedModel(job, params, context, labels, as_list, _flat(support_y))
+        return AdaptedModel(job, params, context, labels, as_list, flat)
 
 
 class AdaptedModel:
@@ -97,7 +98,3 @@ class AdaptedModel:
     def _outputs(self, query_x: Any) -> Tensor:
         x = examples.inputs(query_x, self.job.tasks.signature, "query_x")
         return self.job.model.apply(self.params, x, self._context)
-
-
-def _flat(y: Any) -> bool:
-    return np.ndim(y.detach().cpu() if isinstance(y, Tensor) else y) == 1

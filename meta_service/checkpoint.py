@@ -84,7 +84,8 @@ class Checkpoints:
     def save_async(self, state: MetaState, metrics: Mapping[str, float] | None = None, best: bool = False) -> str:
         """Takes a copy of the state's bits now (milliseconds) and stores it in the background.
 
-        Where that fails `say` is told, and it is tried again with the next one. `best`: this is the state to test with, until a better one comes. Returns the manifest's name.
+        Where that fails `say` is told, and it is tried again with the next one. `best`: this is the state to test
+        with, until a better one comes. Returns the manifest's name.
         """
         commit = pack(state, metrics or {}, best)
         with self._lock:
@@ -138,7 +139,7 @@ class Checkpoints:
         self._prune()
 
     def _prune(self) -> None:
-        """Deletes all but the newest, the best, and what the pointers name; manifests first, so none lacks its parts."""
+        """Deletes all but the newest, the best and what the pointers name; manifests first: none lacks its parts."""
         names = self._manifests()
         pointed = {self._pointer("LATEST"), self._pointer("BEST")}
         kept = {name for name in names if name in pointed or name in names[: self._keep]}
@@ -179,7 +180,7 @@ class Checkpoints:
         return None
 
     def _candidates(self, pointer: str) -> list[str]:
-        """The manifest the pointer names, then the others, newest first; for BEST first those that once were the best."""
+        """The manifest a pointer names, then the others, newest first; for BEST first those once saved as the best."""
         named = self._pointer(pointer)
         others = [name for name in self._manifests() if name != named]
         if pointer == "BEST":

@@ -32,9 +32,7 @@ def values(y: Any, examples: int, outputs: int) -> Tensor:
     """[examples, outputs] float32: what is to be learned in regression."""
     tensor = _tensor(y, "support_y").float()
     if list(tensor.shape) != [examples, outputs] and (list(tensor.shape) != [examples] or outputs != 1):
-        raise UserError(
-            f"support_y: [{examples}, {outputs}] is expected, as support_x has it, {list(tensor.shape)} came"
-        )
+        raise UserError(f"support_y: [{examples}, {outputs}] is expected, {list(tensor.shape)} came")
     return _finite(tensor.reshape(examples, outputs), "support_y")
 
 
