@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from meta_service.errors import UserError
 
+RESERVED = "reserved.json"
+
 
 class Port(NamedTuple):
     """One port that a service binds."""
@@ -43,17 +45,21 @@ def choose(state: Path, wanted: Iterable[Port], temp: Path | None = None) -> dic
                 )
             else:
                 known[port.name] = fixed
-        for folder in (state, temp) if temp else (state,):
-            draft = folder / "ports.json.new"
+        for file in (state / "ports.json", *((temp / RESERVED,) if temp else ())):
+            draft = file.with_suffix(".new")
             draft.write_text(json.dumps(known, indent=1))
-            draft.replace(folder / "ports.json")
+            draft.replace(file)
     return known
 
 
 def remembered(state: Path) -> dict[str, int]:
     """The ports chosen so far."""
+    return _read(state / "ports.json")
+
+
+def _read(file: Path) -> dict[str, int]:
     try:
-        return {str(name): int(number) for name, number in json.loads((state / "ports.json").read_text()).items()}
+        return {str(name): int(number) for name, number in json.loads(file.read_text()).items()}
     except (FileNotFoundError, ValueError, AttributeError):  # torn or missing: choose anew
         return {}
 
@@ -81,11 +87,10 @@ def is_free(number: int) -> bool:
 
 
 def _chosen_beside(temp: Path | None) -> set[int]:
-    siblings = temp.parent.glob("meta-*") if temp else ()
     chosen: set[int] = set()
-    for folder in siblings:
+    for file in temp.parent.glob(f"meta-*/{RESERVED}") if temp else ():
         with suppress(PermissionError):  # another user's: the test whether a port is free has to do
-            chosen.update(remembered(folder).values() if folder != temp else ())
+            chosen.update(_read(file).values() if file.parent != temp else ())
     return chosen
 
 

@@ -1,6 +1,7 @@
 """One HTTP question with a short wait, answered by a status code."""
 
 import base64
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ def get(url: str, headers: Mapping[str, str] | None = None, timeout: float = 5.0
             return Answer(error.code, error.read(65536))
     except urllib.error.URLError as error:
         raise OSError(reason(error)) from error
+    except http.client.HTTPException as error:  # no OSError in Python's eyes
+        raise OSError("what answers there does not speak HTTP") from error
 
 
 def answers(url: str, headers: Mapping[str, str] | None = None, timeout: float = 2.0) -> bool:

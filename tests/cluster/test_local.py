@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,6 +293,21 @@ class TestConfiguration:
         local.take_down(said.append)
         assert said == ["Nothing was running"]
         assert {address for _, address, _ in local.ui()} == {"-"}
+
+
+def test_what_does_not_speak_http_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def say_something_else() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1024)
+                connection.sendall(b"\0\0@\n")
+
+        speaker = threading.Thread(target=say_something_else)
+        speaker.start()
+        with pytest.raises(OSError, match="does not speak HTTP"):
+            get(f"http://127.0.0.1:{server.getsockname()[1]}/health")
+        speaker.join()
 
 
 class TestPorts:
