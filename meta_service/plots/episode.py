@@ -20,7 +20,7 @@ MAX_CLASSES, MAX_SUPPORT, MAX_QUERY = 10, 5, 5
 # inches
 _CELL, _IMAGE = 0.82, 0.72
 _LINE = 0.19  # of text, above and below a query image
-_ROW = _IMAGE + 2 * _LINE + 0.1
+_ROW = _IMAGE + 2 * _LINE + 0.2
 _LEFT, _GAP, _TOP, _BOTTOM = 0.75, 0.75, 1.15, 0.1
 
 
@@ -58,7 +58,7 @@ def episode_figure(job: JobSpec, params: Params, seed: int, steps: int, split: S
     queries_from = _LEFT + columns[0] * _CELL + _GAP
     truth = query.targets.numpy()
     for row, label in enumerate(classes):
-        y = height - _TOP - (row + 1) * _ROW + _LINE + 0.05
+        y = height - _TOP - (row + 1) * _ROW + _LINE + 0.1
         axes.text(_LEFT - 0.1, y + _IMAGE / 2, f"class {label + 1}", ha="right", va="center", fontsize=9, color=INK)
         for word, at in (("before", y + _IMAGE + 0.04), ("after", y - 0.15)):
             axes.text(queries_from - 0.1, at, word, ha="right", fontsize=8, color=GREY)
@@ -72,7 +72,7 @@ def episode_figure(job: JobSpec, params: Params, seed: int, steps: int, split: S
     _head(axes, height, width, queries_from, _finding(before, after, truth, steps))
     every = len(np.unique(truth)), len(support.targets), len(truth)
     drawn = len(classes), sum(map(len, shown.values())), sum(map(len, asked.values()))
-    axes.text(0.12, height - 0.62, _small_print(drawn, every), fontsize=8.5, color=GREY, va="center")
+    axes.text(0.1, height - 0.62, _small_print(drawn, every), fontsize=8.5, color=GREY, va="center")
     return figure
 
 

@@ -12,6 +12,15 @@ _TITLES = {"accuracy": "accuracy (%)", "mse": "mean squared error"}
 _DIVERGED = 10.0
 
 
+def short(metric: str, value: float) -> str:
+    """A value for titles: `98.7 %`, `0.62`, `0.0045`, `3.1e+05`; "diverged" for what is no number."""
+    if not np.isfinite(value):
+        return "diverged"
+    if metric == "accuracy":
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}" if 0.1 <= value < 1000 else f"{value:.2g}"
+
+
 def one_metric(curves: Iterable[AdaptationCurve]) -> str:
     """The metric all curves are of; raises ValueError where there are none, or of several metrics."""
     metrics = sorted({curve.metric for curve in curves})

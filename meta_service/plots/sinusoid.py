@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from meta_service.job import JobSpec
 from meta_service.params import Params
 from meta_service.plots.adapted import adapted
+from meta_service.plots.metric import short
 from meta_service.plots.style import BLUE, GREY, INK, ORANGE, PURPLE, WIDTH, new_figure, plain, plural, png
 from meta_service.tasks.sinusoid import Sinusoid
 
@@ -100,12 +101,12 @@ def _draw(axes: Axes, panel: _Panel) -> None:
         label = f"after {plural(steps, 'step')}" if steps else "before"
         axes.plot(_X, y, color=color, linestyle=dashes, linewidth=1.7, label=label)
     axes.plot(*panel.support.T, "^", color=INK, markersize=6, markeredgecolor="white", label="support points")
-    errors = " → ".join(f"{error:.3f}" for error in panel.errors)
+    errors = " → ".join(f"{short('mse', error)}" for error in panel.errors)
     axes.set_title(f"MSE {errors}", loc="left", fontsize=9, color=GREY)
 
 
 def _finding(titles: Sequence[str], panels: Sequence[Sequence[_Panel]], shots: int) -> str:
     """The mean errors over the drawn tasks after one step."""
     after = np.array([[panel.errors[STEPS.index(1)] for panel in line] for line in panels]).mean(0)
-    wording = ", ".join(f"{title} {error:.3f}" for title, error in zip(titles, after, strict=True))
+    wording = ", ".join(f"{title} {short('mse', error)}" for title, error in zip(titles, after, strict=True))
     return f"One gradient step on {plural(shots, 'point')}: mean squared error {wording}"

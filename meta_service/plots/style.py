@@ -60,6 +60,8 @@ def end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], gap: f
     bottom, top = axes.get_ylim()
     wanted = [min(max((y - bottom) / (top - bottom), 0.0), 1.0) for _, y, _, _ in ends]
     for (x, y, text, color), height in zip(ends, spread(wanted, gap), strict=True):
+        within = bottom <= y <= top  # no leader to where a line has left the picture
+        leader = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.6, "relpos": (0, 0.5), "shrinkB": 3}
         axes.annotate(
             text,
             xy=(x, min(max(y, bottom), top)),
@@ -69,14 +71,14 @@ def end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], gap: f
             color=color,
             fontsize=9.5,
             linespacing=1.1,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
+            arrowprops=leader if within else None,
         )
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """The places nearest to those wanted (in least squares) of which no two are nearer than `gap`.
 
-    Kept within [0, 1] as far as all of them fit in there.
+    Kept within [gap / 2, 1 - gap / 2] as far as all of them fit in there.
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     clusters: list[list[float]] = []  # of neighbours pushed against each other: pool adjacent violators
@@ -85,10 +87,11 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
         while len(clusters) > 1 and np.mean(clusters[-2]) > np.mean(clusters[-1]):
             clusters[-2:] = [clusters[-2] + clusters[-1]]
     levels = [float(np.mean(cluster)) for cluster in clusters for _ in cluster]
-    highest = max(1.0 - gap * (len(wanted) - 1), 0.0)
+    lowest = gap / 2
+    highest = max(1 - gap * (len(wanted) - 0.5), lowest)
     places = [0.0] * len(wanted)
     for rank, index in enumerate(order):
-        places[index] = min(max(levels[rank], 0.0), highest) + rank * gap
+        places[index] = min(max(levels[rank], lowest), highest) + rank * gap
     return places
 
 

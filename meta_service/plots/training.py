@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from meta_service.evaluation import AdaptationCurve, format_metric
-from meta_service.plots.metric import in_axis_units, metric_axis, one_metric
+from meta_service.plots.metric import in_axis_units, metric_axis, one_metric, short
 from meta_service.plots.style import BLUE, GREEN, GREY, INK, ORANGE, band, end_labels, new_figure, plain, plural, png
 
 _SMOOTHED_OVER = 1 / 40  # of the points
@@ -26,6 +26,8 @@ def training_figure(history: Sequence[tuple[int, AdaptationCurve]], losses: Sequ
     _draw_validation(plain(upper), history)
     _draw_losses(plain(lower), losses)
     lower.set_xlabel("outer iterations", color=INK)
+    last = max([iteration for iteration, _ in (*history, *losses)], default=1)
+    lower.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
     lower.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return figure
@@ -42,6 +44,7 @@ def best_of(history: Sequence[tuple[int, AdaptationCurve]]) -> tuple[int, Adapta
 
 def _draw_validation(axes: Axes, history: Sequence[tuple[int, AdaptationCurve]]) -> None:
     if not history:
+        axes.set_yticks(())
         axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center", color=GREY)
         return
     metric = one_metric(curve for _, curve in history)
@@ -82,12 +85,14 @@ def _mark_best(axes: Axes, history: Sequence[tuple[int, AdaptationCurve]]) -> No
         va="center",
         fontsize=9,
         color=GREEN,
+        bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.5},
     )
 
 
 def _draw_losses(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     axes.set_ylabel("meta-loss", color=INK)
     if not losses:
+        axes.set_yticks(())
         axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", color=GREY)
         return
     iterations, values = np.array(losses, dtype=float).T
@@ -108,9 +113,9 @@ def _finding(history: Sequence[tuple[int, AdaptationCurve]]) -> str:
     if best is None:
         return "Meta-training" if not history else "Meta-training: no validation gave a finite value"
     iteration, curve = best
-    start, end = (format_metric(curve.metric, value) for value in (curve.before, curve.after))
-    steps = plural(len(curve.mean) - 1, "step")
-    return f"Best on validation tasks at iteration {iteration:,}: {start} → {end} in {steps} of adaptation"
+    start, end = (short(curve.metric, value) for value in (curve.before, curve.after))
+    steps = plural(len(curve.mean) - 1, "gradient step")
+    return f"Best validation at iteration {iteration:,}: {start} → {end} in {steps}"
 
 
 def _tasks(history: Sequence[tuple[int, AdaptationCurve]]) -> str:
