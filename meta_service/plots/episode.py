@@ -125,7 +125,7 @@ def _head(axes: Axes, height: float, width: float, queries_from: float, finding:
 def _finding(before: Opinion, after: Opinion, truth: np.ndarray, steps: int) -> str:
     right = [int((opinion.predicted == truth).sum()) for opinion in (before, after)]
     first = f"{right[0]} of {plural(len(truth), 'query image')} right before adaptation"
-    return f"{first}, {right[1]} after {plural(steps, 'gradient step')}"
+    return f"{first}, {right[1]} after {plural(steps, 'step')}"
 
 
 def _small_print(drawn: tuple[int, int, int], every: tuple[int, int, int]) -> str:

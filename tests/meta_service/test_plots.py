@@ -327,7 +327,7 @@ def test_the_sheet_tells_the_models_predictions_before_and_after(channels: int, 
             index: f"{signs[index]} {int(predicted[index]) + 1}  {100 * float(confidence[index]):.0f} %"
             for index in range(len(query.targets))
         }
-    assert f"{right[0]} of 6 query images right before adaptation, {right[1]} after 2 gradient steps" in texts(figure)
+    assert f"{right[0]} of 6 query images right before adaptation, {right[1]} after 2 steps" in texts(figure)
 
 
 def test_the_images_of_the_sheet_are_those_of_the_episode_class_by_class() -> None:
