@@ -22,18 +22,19 @@ from meta_service.evaluation import format_metric
 from meta_service.job import JobSpec
 from meta_service.status import RunStatus
 
+NEWEST = 20  # how many runs `status` lists
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 def submit(out: Console, job: JobSpec, dry_run: bool, detach: bool) -> int:
     here = job.resources.workers == 0 or "ray" in configured().embedded
     if here:  # broken or missing data are found before anything starts
-        job.tasks.prepare()
+        job.prepare()
     if dry_run:
         out.print(_fields(job))
         out.print("Nothing was started.")
         return 0
-    surroundings = _up(out)
+    surroundings = _up(out, ray=job.resources.workers > 0)
     run = new_run(job.name)
     Runs(open_store(surroundings.artifacts)).create(run, job)
     return _start(out, surroundings, run, job, (), detach)
@@ -45,6 +46,7 @@ def resume(out: Console, run: str | None, detach: bool) -> int:
     run = runs.choose(run)
     if Jobs(surroundings).is_running(run):
         raise UserError(f"{run} is running; `make logs RUN={run}` follows it")
+    runs.queue(run)
     return _start(out, surroundings, run, runs.job(run), (), detach)
 
 
@@ -58,15 +60,30 @@ def evaluate(out: Console, run: str | None, overrides: Sequence[str]) -> int:
 
 def status(out: Console, run: str | None) -> None:
     surroundings = _found()
-    runs, ray = Runs(open_store(surroundings.artifacts)), Jobs(surroundings)
-    table = Table("run", "state", "iteration", "before", "after adaptation", "MLflow", "last word", box=None)
-    for name in [runs.choose(run)] if run else runs.names()[:20]:
+    runs = Runs(open_store(surroundings.artifacts))
+    ray = Jobs(surroundings) if surroundings.ray else None
+    if run:
+        said = runs.status(runs.choose(run))
+        rows = {
+            "run": run,
+            "state": _state(said, run, ray),
+            "iteration": f"{said.iteration:,} of {said.iterations:,}, {ago(said.time)}",
+            "validation": _gain(said),
+            "MLflow": said.tracking or "not reached yet",
+            "artifacts": runs.store(run).address(),
+        }
+        for name, text in rows.items():
+            out.print(f"{name:<11} {text}", markup=False, highlight=False)
+        return
+    names = runs.names()[:NEWEST]
+    table = Table(box=None)
+    table.add_column("run", min_width=max(map(len, names), default=0))  # to be copied, so never cut
+    for title in ("state", "iteration", "validation", "last word"):
+        table.add_column(title, no_wrap=True)
+    for name in names:
         said = runs.status(name)
-        lost = said.state in ("QUEUED", "RUNNING") and said.workers != 0 and not ray.is_running(name)
-        before, after = (_value(said, value) for value in (said.before, said.after))
-        progress = f"{said.iteration:,}/{said.iterations:,}"
-        state = f"LOST; make resume RUN={name}" if lost else said.state
-        table.add_row(name, state, progress, before, after, said.tracking or "", ago(said.time))
+        iteration = f"{said.iteration:,}/{said.iterations:,}"
+        table.add_row(name, _state(said, name, ray), iteration, _gain(said), ago(said.time))
     out.print(table if table.row_count else "There is no run yet; `make submit JOB=sinusoid` makes one.")
 
 
@@ -76,7 +93,9 @@ def logs(out: Console, run: str | None) -> int:
     ray = Jobs(surroundings)
     submissions = ray.of_run(run)
     if not submissions:
-        raise UserError(f"the cluster has no output of {run}: Ray was restarted since, or it ran without Ray; see `make ui`")
+        raise UserError(
+            f"the cluster has no output of {run}: Ray was restarted since, or it ran without Ray; see `make ui`"
+        )
     return _follow(out, ray, run, submissions[-1].submission_id)
 
 
@@ -111,17 +130,19 @@ def doctor(out: Console) -> int:
     return examine(out)
 
 
-def _up(out: Console) -> Surroundings:
-    surroundings = local.bring_up(out.print)
+def _up(out: Console, ray: bool = True) -> Surroundings:
+    surroundings = local.bring_up(out.print, ray)
     os.environ.update(surroundings.env)
-    local.check(surroundings)
+    local.check(surroundings, ray)
     return surroundings
 
 
 def _found() -> Surroundings:
     surroundings = local.find()
     if surroundings is None:
-        raise UserError("nothing is running on this machine; `make submit JOB=sinusoid` starts it, `make doctor` tells more")
+        raise UserError(
+            "nothing is running on this machine; `make submit JOB=sinusoid` starts it, `make doctor` tells more"
+        )
     os.environ.update(surroundings.env)
     return surroundings
 
@@ -182,5 +203,13 @@ def _fields(job: JobSpec) -> Table:
     return table
 
 
-def _value(said: RunStatus, value: float | None) -> str:
-    return "" if value is None else f"{said.metric} {format_metric(said.metric, value)}"
+def _state(said: RunStatus, run: str, ray: Jobs | None) -> str:
+    """The state as the driver wrote it; LOST where it says it runs and Ray knows of no such driver."""
+    lost = said.state in ("QUEUED", "RUNNING") and said.workers > 0 and not (ray and ray.is_running(run))
+    return "LOST" if lost else said.state
+
+
+def _gain(said: RunStatus) -> str:
+    if said.before is None or said.after is None:
+        return ""
+    return f"{said.metric} {format_metric(said.metric, said.before)} → {format_metric(said.metric, said.after)}"

@@ -37,7 +37,7 @@ def drive(run: str, overrides: Sequence[str], test: bool) -> int:
 def _drive(run: str, overrides: Sequence[str], test: bool) -> None:
     runs = Runs(open_store(os.environ["ARTIFACT_ROOT"]))
     store, job = runs.store(run), override(runs.job(run), overrides)
-    data = job.tasks.prepare()
+    data = job.prepare()
     tracker = MLflowTracker.start(
         os.environ["MLFLOW_TRACKING_URI"],
         experiment=job.name,

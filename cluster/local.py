@@ -1,5 +1,6 @@
 """The embedded surroundings of one machine: brought up when needed, found again, taken down without a trace."""
 
+import json
 import os
 import shutil
 import time
@@ -33,8 +34,8 @@ class Attempt(NamedTuple):
     number: int
 
 
-def bring_up(say: Say) -> Surroundings:
-    """Start what is neither configured nor running, and wait until all of it answers.
+def bring_up(say: Say, ray: bool = True) -> Surroundings:
+    """Start what is neither configured nor running, and wait until all of it answers; Ray only if asked for.
 
     Harmless to repeat: a healthy service is left alone, a dead or silent one is started again. Raises UserError.
     """
@@ -42,7 +43,8 @@ def bring_up(say: Say) -> Surroundings:
     if not given.embedded:
         return compose(place, given, {})
     with _locked(place, say):
-        missing = [name for name in ORDER if name in given.embedded and not _healthy(name, place, given, say)]
+        needed = [name for name in ORDER if name in given.embedded and (ray or name != "ray")]
+        missing = [name for name in needed if not _healthy(name, place, given, say)]
         if missing:
             _make_folders(place)
             for name in missing:
@@ -54,16 +56,25 @@ def bring_up(say: Say) -> Surroundings:
                 known = ports.choose(place.state, services.PORTS[name], place.temp)
             say(f"Starting {_titles(missing)} (half a minute, once)")
             _start_all([_service(name, place, given, known) for name in missing], place, given, say)
-        return compose(place, given, ports.remembered(place.state))
+        surroundings = compose(place, given, ports.remembered(place.state))
+        _remember(place, surroundings)
+        return surroundings
 
 
 def find() -> Surroundings | None:
-    """The surroundings as they are, without starting anything; None if something embedded does not run."""
+    """The surroundings as they are, without starting anything; None if something embedded does not run.
+
+    An embedded Ray may be missing: runs can be asked about without it. Then its address is "".
+    """
     given, place = configured(), Place(state_folder())
     known = ports.remembered(place.state)
-    if all(_running(name, place) and _service(name, place, given, known).ready() for name in given.embedded):
-        return compose(place, given, known)
-    return None
+    answering = {
+        name for name in given.embedded if _running(name, place) and _service(name, place, given, known).ready()
+    }
+    if given.embedded - answering - {"ray"}:
+        return None
+    surroundings = compose(place, given, known)
+    return surroundings if "ray" in answering or given.ray else surroundings._replace(ray="")
 
 
 def take_down(say: Say) -> None:
@@ -208,6 +219,14 @@ def _locked(place: Place, say: Say) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _remember(place: Place, surroundings: Surroundings) -> None:
+    """Leaves the environment for a plain Python session: `meta_service.load` reads it there."""
+    draft = place.state / "env.json.new"
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(surroundings.env, file)
+    draft.replace(place.state / "env.json")
 
 
 def _given_address(name: str, given: Configured) -> str:

@@ -124,18 +124,19 @@ class RayPool:
         except RayTaskError as error:
             raise _cause(error) from error
         except RayActorError as error:
-            cause = getattr(error, "cause", None) or error
-            raise UserError(f"a worker could not start: {_first_line(cause)}; `make logs` tells more") from error
+            reason = str(error).strip().splitlines()[-1].removeprefix("meta_service.errors.UserError: ")
+            raise UserError(f"a worker could not start: {reason}") from error
         self._idle.append(worker)
 
     def _say_what_is_missing(self) -> None:
-        resources = self.job.resources
-        free = ray.available_resources()
-        self.say(
-            f"waiting for a worker: each needs {resources.cpus_per_worker:g} CPU and {resources.gpus_per_worker:g} GPU, "
-            f"the cluster has {free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU free of "
-            f"{ray.cluster_resources().get('CPU', 0):g} and {ray.cluster_resources().get('GPU', 0):g}"
-        )
+        asked = {"CPU": self.job.resources.cpus_per_worker, "GPU": self.job.resources.gpus_per_worker}
+        free, whole = ray.available_resources(), ray.cluster_resources()
+        for kind, amount in asked.items():
+            if free.get(kind, 0) < amount:
+                self.say(
+                    f"waiting for a worker: it needs {amount:g} {kind}, {free.get(kind, 0):g} of the cluster's "
+                    f"{whole.get(kind, 0):g} are free; end other runs, or change resources.{kind.lower()}s_per_worker"
+                )
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from cluster.surroundings import Surroundings, ray_headers
 from meta_service.errors import UserError
 
 
-def check(surroundings: Surroundings) -> None:
-    """Ask all three at once; raises the UserError of the first that cannot be used."""
+def check(surroundings: Surroundings, ray: bool = True) -> None:
+    """Ask all three at once (Ray only where it is needed); raises the UserError of the first that cannot be used."""
     with environment(surroundings.env), ThreadPoolExecutor(3) as pool:
-        questions = [pool.submit(ask, surroundings) for ask in (check_s3, check_mlflow, check_ray)]
+        asked = [check_s3, check_mlflow, check_ray] if ray else [check_s3, check_mlflow]
+        questions = [pool.submit(ask, surroundings) for ask in asked]
         for question in questions:
             question.result()
 

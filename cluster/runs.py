@@ -30,7 +30,9 @@ class Runs:
         try:
             job = from_json(self.store(run).read("job.json").decode())
         except MissingArtifact as error:
-            raise UserError(f"there is no run '{run}' in {self.root.address()}; `make status` lists the runs") from error
+            raise UserError(
+                f"there is no run '{run}' in {self.root.address()}; `make status` lists the runs"
+            ) from error
         if not isinstance(job, JobSpec):
             raise UserError(f"{self.store(run).address('job.json')}: a job is expected, a {type(job).__name__} came")
         return job
@@ -47,12 +49,19 @@ class Runs:
             return run
         names = self.names()
         if not names:
-            raise UserError(f"a run is expected in {self.root.address()}, there is none; `make submit JOB=sinusoid` makes one")
+            raise UserError(
+                f"a run is expected in {self.root.address()}, there is none; `make submit JOB=sinusoid` makes one"
+            )
         return names[0]
 
     def status(self, run: str) -> RunStatus:
         """What the run last said of itself."""
         return RunStatus.from_bytes(self.store(run).read(NAME))
+
+    def queue(self, run: str) -> None:
+        """Says that the run will go on."""
+        said = self.status(run)._replace(state="QUEUED", time=time.time())
+        self.store(run).write(NAME, said.to_bytes())
 
     def mlflow_run_id(self, run: str) -> str | None:
         """The MLflow run that an earlier driver of this run reported to."""

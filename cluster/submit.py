@@ -11,17 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cluster.local import Surroundings
 from meta_service.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SENT = ("meta_service", "cluster", "jobs", "requirements.lock")  # all a driver needs; no .env, no data
-_RAY_TALK = re.compile(r" INFO (job_manager|worker)\.py:\d+ -- |^Running entrypoint for job ")
+_RAY_TALK = re.compile(r"\sINFO (job_manager|worker)\.py:\d+ -- |^Running entrypoint for job ")
 JOBS_OUTPUT_S = 10.0  # how long a job that has just ended may take to show its exit code
 
 
@@ -46,11 +46,15 @@ class Jobs:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
+        if not surroundings.ray:
+            raise UserError("Ray is not running on this machine; `make submit JOB=sinusoid` starts it")
         os.environ.update({k: v for k, v in surroundings.env.items() if k.startswith("RAY_")})
         # Ray reads how to authenticate when it is imported
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+        for name in ("job.sdk", "dashboard_sdk"):  # they set their own level when imported
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+        logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
         with _readable(surroundings.ray):
             self.client = JobSubmissionClient(surroundings.ray)
 
@@ -86,10 +90,9 @@ class Jobs:
 
     def lines(self, submission: str) -> Iterator[str]:
         """The output of a submission, line by line as it comes, until its end."""
-        loop = asyncio.new_event_loop()
+        loop, rest = asyncio.new_event_loop(), ""
+        chunks = cast(AsyncGenerator[str, None], self.client.tail_job_logs(submission))
         try:
-            chunks: AsyncIterator[str] = self.client.tail_job_logs(submission)
-            rest = ""
             while True:
                 try:
                     rest += loop.run_until_complete(anext(chunks))
@@ -100,6 +103,7 @@ class Jobs:
             if rest:
                 yield rest
         finally:
+            loop.run_until_complete(chunks.aclose())
             loop.close()
 
     def exit_code(self, submission: str, patience: float = JOBS_OUTPUT_S) -> int:
@@ -108,7 +112,9 @@ class Jobs:
             deadline = time.monotonic() + patience
             while not (info := self.client.get_job_info(submission)).status.is_terminal():
                 if time.monotonic() > deadline:
-                    raise UserError(f"the output of {submission} broke off and it is still running; try `make logs` again")
+                    raise UserError(
+                        f"the output of {submission} broke off and it is still running; try `make logs` again"
+                    )
                 time.sleep(0.1)
         if info.status == "SUCCEEDED":
             return 0
@@ -127,4 +133,6 @@ def _readable(address: str) -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError, ValueError, OSError) as error:
         text = " ".join(str(error).split())
-        raise UserError(f"Ray's Jobs API at {address} does not do what was asked: {text[:300]}; try `make doctor`") from error
+        raise UserError(
+            f"Ray's Jobs API at {address} does not do what was asked: {text[:300]}; try `make doctor`"
+        ) from error

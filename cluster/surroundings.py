@@ -88,7 +88,7 @@ def compose(place: Place, given: Configured, ports: Mapping[str, int]) -> Surrou
     if any(name.lower().endswith("_proxy") for name in os.environ) and given.embedded:
         hosts = {*os.environ.get("no_proxy", "").split(","), "127.0.0.1", "127.0.0.2", "localhost"} - {""}
         env |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(sorted(hosts)))
-    ray = given.ray or f"http://127.0.0.1:{ports['ray.dashboard']}"
+    ray = given.ray or f"http://127.0.0.1:{ports.get('ray.dashboard', 0)}"
     return Surroundings(ray, mlflow, artifacts, env, given.embedded)
 
 

@@ -13,7 +13,8 @@ from cluster.driving import drive as drive_run
 from meta_service.dotted import override
 from meta_service.errors import UserError
 
-OUT = Console(soft_wrap=True)
+# what is not read on a terminal has no width to keep to
+OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 class _Program(click.Group):

@@ -1,6 +1,6 @@
 """Few-shot classification of your own images, in folders <split>/<class>/<image>; splits: train, validation, test.
 
-    make submit JOB=image_folder ARGS="tasks.path=/data/birds tasks.ways=5 tasks.shots=1"
+make submit JOB=image_folder ARGS="tasks.path=/data/birds tasks.ways=5 tasks.shots=1"
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """MiniImageNet classification, 5-way: section 5.2, Table 1 of the paper.
 
-    make submit JOB=miniimagenet                                                  paper: 48.70 +- 1.84 %
-    make submit JOB=miniimagenet ARGS="algorithm.first_order=true"                paper: 48.07 +- 1.75 %
-    make submit JOB=miniimagenet ARGS="tasks.shots=5 meta_batch_size=2"           paper: 63.11 +- 0.92 %
+make submit JOB=miniimagenet                                                  paper: 48.70 +- 1.84 %
+make submit JOB=miniimagenet ARGS="algorithm.first_order=true"                paper: 48.07 +- 1.75 %
+make submit JOB=miniimagenet ARGS="tasks.shots=5 meta_batch_size=2"           paper: 63.11 +- 0.92 %
 """
 
 from meta_service.algorithms.maml import MAML

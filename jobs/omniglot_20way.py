@@ -1,7 +1,7 @@
 """Omniglot classification, 20-way: Table 1 of the paper, 95.8 +- 0.3 % (1-shot) and 98.9 +- 0.2 % (5-shot).
 
-    make submit JOB=omniglot_20way
-    make submit JOB=omniglot_20way ARGS="tasks.shots=5"
+make submit JOB=omniglot_20way
+make submit JOB=omniglot_20way ARGS="tasks.shots=5"
 """
 
 from dataclasses import replace

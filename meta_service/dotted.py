@@ -106,7 +106,9 @@ def _wording(hint: Any) -> str:
 def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        return {"class": f"{kind.__module__}:{kind.__qualname__}"} | {k: _encode(v) for k, v in _children(value).items()}
+        return {"class": f"{kind.__module__}:{kind.__qualname__}"} | {
+            k: _encode(v) for k, v in _children(value).items()
+        }
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
 
 

@@ -120,6 +120,12 @@ class JobSpec:
         """The state before the first outer step: a function of the seed."""
         return self.outer.init(self.model.init(self.seed, self.tasks.signature))
 
+    def prepare(self) -> str:
+        """Makes the data ready, for training and every test; returns their SHA-256. UserError where they do not do."""
+        for evaluation in (self.validation, *self.evaluations):
+            evaluation.tasks_of(self.tasks).prepare()
+        return self.tasks.prepare()
+
     def blocks(self, stream: Stream, iteration: int, count: int) -> list[list[int]]:
         """The seeds of `count` tasks, cut into blocks."""
         seeds = task_seeds(self.seed, stream, iteration, count)

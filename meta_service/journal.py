@@ -13,7 +13,6 @@ from meta_service.job import JobSpec
 from meta_service.objective import MetaGradient
 from meta_service.params import norm
 from meta_service.progress import Emit, Throttle
-
 from meta_service.state import MetaState
 from meta_service.status import NAME, status_of
 from meta_service.tracking import Tracker, should_log

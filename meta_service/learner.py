@@ -26,7 +26,7 @@ class Learner:
         self.device = device
         torch.set_num_threads(1)  # the number of threads changes the bits of a sum; more cores are more workers
         keep_freed_memory()
-        job.tasks.prepare()
+        job.prepare()
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:
         """The sum of the meta-gradients of the training tasks with these seeds."""

@@ -22,7 +22,7 @@ from meta_service.seeds import task_seeds
 from meta_service.serving import log_model
 from meta_service.state import MetaState
 from meta_service.tasks.sinusoid import Sinusoid
-from meta_service.tracking import Tracker
+from meta_service.tracking import State, Tracker
 
 Results = dict[str, AdaptationCurve]
 """Adaptation curves on test tasks, by the evaluation's name; a baseline's is called `5-shot/pretrained`."""
@@ -35,10 +35,11 @@ def run(
     checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
     journal = Journal(job, store, tracker, checkpoints, emit)
     state = checkpoints.latest() or job.init()
+    journal.status("RUNNING", state.iteration)
     if state.iteration:
         emit("say", {"text": f"resumed at iteration {state.iteration:,} of {job.iterations:,}"})
     tracker.params({name: value for name, value in flatten(job).items() if not name.startswith("resources.")})
-    end = "FAILED"
+    end: State = "FAILED"
     try:
         state = meta_train(job, pool, state, journal, should_stop)
         checkpoints.save_async(state)
@@ -50,10 +51,12 @@ def run(
         end = "FINISHED"
         return True
     finally:
-        checkpoints.wait()
-        journal.status({"KILLED": "STOPPED"}.get(end, end), state.iteration)
-        journal.close()
-        tracker.end(end)
+        try:
+            checkpoints.wait()
+        finally:  # where the store is away, the other ends are still to be told
+            journal.status("STOPPED" if end == "KILLED" else end, state.iteration)
+            journal.close()
+            tracker.end(end)
 
 
 def retest(job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPool, emit: Emit) -> None:
@@ -83,15 +86,17 @@ def test(
     results = _evaluate_all(job, pool, state.params, emit)
     models: dict[str, tuple[JobSpec, Params]] = {"MAML": (job, state.params)}
     for baseline in job.baselines:
-        models[baseline.name], curves = _baseline(job, baseline, emit)
+        models[baseline.name], curves = _baseline(job, baseline, store, emit)
         results |= {f"{name}/{baseline.name}": curve for name, curve in curves.items()}
     for name, curve in results.items():
         for step, (mean, ci95) in enumerate(zip(curve.mean, curve.ci95, strict=True)):
             if "/" not in name:  # at most 40 keys a run; the baselines' curves are in results.json
                 tracker.metrics({f"test/{name}/{curve.metric}": mean, f"test/{name}/ci95": ci95}, step)
     kept = {"results.json": json.dumps({k: v._asdict() for k, v in results.items()}, indent=2).encode()}
+    first = job.evaluations[0].name
+    compared = {name: curve for name, curve in results.items() if "/" not in name or name.startswith(f"{first}/")}
     kept |= {
-        "adaptation.png": plots.adaptation_picture(results),
+        "adaptation.png": plots.adaptation_picture(compared),
         "training.png": plots.training_picture(journal.history, journal.losses),
     }
     seed, another = task_seeds(job.seed, "test", 0, 2)
@@ -120,14 +125,22 @@ def _evaluate_all(job: JobSpec, pool: WorkerPool, params: Params, emit: Emit, ti
     return results
 
 
-def _baseline(job: JobSpec, baseline: Baseline, emit: Emit) -> tuple[tuple[JobSpec, Params], Results]:
-    """Trains a baseline in this process; its job, with the fine-tuning step size found best, theta and test curves."""
+def _baseline(
+    job: JobSpec, baseline: Baseline, store: ArtifactStore, emit: Emit
+) -> tuple[tuple[JobSpec, Params], Results]:
+    """Trains a baseline in this process, unless its theta is kept already, and tests it.
+
+    Returns its job, with the fine-tuning step size found best, its theta and its curves.
+    """
     evaluations = tuple(dataclasses.replace(e, inner_lrs=baseline.inner_lrs) for e in job.evaluations)
     iterations = min(job.iterations, baseline.iterations)
     spec = dataclasses.replace(job, iterations=iterations, evaluations=evaluations, baselines=())
     spec = override(spec, baseline.overrides)
-    pool = LocalPool.of(spec)
-    state = meta_train(spec, pool, spec.init(), _BaselineProgress(spec, baseline.name, emit))
+    pool, checkpoints = LocalPool.of(spec), Checkpoints(store.under(f"baselines/{baseline.name}"), keep=1)
+    state = checkpoints.latest() or spec.init()
+    if state.iteration < spec.iterations:
+        state = meta_train(spec, pool, state, _BaselineProgress(spec, baseline.name, emit))
+        checkpoints.save(state)
     results = _evaluate_all(spec, pool, state.params, emit, f"testing {baseline.name}")
     inner_lr = next(iter(results.values())).conditions["inner_lr"]
     return (override(spec, [f"algorithm.inner_lr={inner_lr}"]), state.params), results

@@ -1,11 +1,14 @@
 """What tests share: the embedded services, started once."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
 
 from cluster import local
 from cluster.local import Surroundings

@@ -38,9 +38,7 @@ class Witness:
 
 def train(job: JobSpec, state: MetaState | None = None, stop_at: int | None = None) -> tuple[MetaState, Witness]:
     witness = Witness()
-    state = meta_train(
-        job, LocalPool.of(job), state or job.init(), witness, lambda: len(witness.states) == stop_at
-    )
+    state = meta_train(job, LocalPool.of(job), state or job.init(), witness, lambda: len(witness.states) == stop_at)
     return state, witness
 
 

@@ -146,4 +146,3 @@ def test_inductive_predictions_do_not_depend_on_the_other_query_examples(model: 
     together = model.apply(theta, x, context)
     torch.testing.assert_close(model.apply(theta, x[:2], context), together[:2])
     assert not torch.allclose(model.apply(theta, x[:2]), model.apply(theta, x)[:2])
-

@@ -1,0 +1,114 @@
+"""Blocks on real actors: the same bits whoever computes them, and whatever happens to them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import Hostile
+from ray.exceptions import RayTaskError
+
+import jobs
+from cluster.pool import RayPool
+from meta_service.driver import meta_train
+from meta_service.errors import UserError
+from meta_service.evaluation import AdaptationCurve, evaluate
+from meta_service.job import Evaluation, JobSpec, Resources
+from meta_service.objective import MetaGradient
+from meta_service.pool import LocalPool, WorkerPool
+from meta_service.state import MetaState
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SINUSOID = replace(
+    jobs.find("sinusoid"),
+    iterations=20,
+    meta_batch_size=11,
+    tasks_per_block=2,
+    validate_every=10,
+    validation=Evaluation("validation", num_tasks=7, steps=2),
+)
+
+
+class Nobody:
+    def stepped(self, state: MetaState, mean: MetaGradient) -> None: ...
+
+    def validated(self, state: MetaState, curve: AdaptationCurve) -> None: ...
+
+
+def pool_of(job: JobSpec, workers: int, said: list[str] | None = None) -> Any:
+    job = replace(job, resources=Resources(workers=workers, cpus_per_worker=0.5))
+    return RayPool(job, job.init().params, (said if said is not None else []).append)
+
+
+def digest(job: JobSpec, pool: WorkerPool) -> str:
+    return meta_train(job, pool, job.init(), Nobody()).sha256()
+
+
+def test_one_two_and_three_workers_and_this_process_end_with_the_same_digest() -> None:
+    digests = {0: digest(SINUSOID, LocalPool.of(SINUSOID))}
+    for workers in (1, 2, 3):
+        pool = pool_of(SINUSOID, workers)
+        digests[workers] = digest(SINUSOID, pool)
+        pool.close()
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_curves_come_in_the_order_of_the_seeds() -> None:
+    pool = pool_of(SINUSOID, 2)
+    theta, evaluation = SINUSOID.init().params, Evaluation("e", num_tasks=21, steps=3)
+    assert evaluate(SINUSOID, pool, theta, evaluation, "test") == evaluate(
+        SINUSOID, LocalPool.of(SINUSOID), theta, evaluation, "test"
+    )
+    pool.close()
+
+
+def test_a_worker_that_is_killed_in_a_block_changes_no_bit(tmp_path: Path) -> None:
+    job = replace(SINUSOID, tasks=Hostile("kill once", str(tmp_path)))
+    said: list[str] = []
+    pool = pool_of(job, 2, said)
+    assert digest(job, pool) == digest(SINUSOID, LocalPool.of(SINUSOID))
+    assert (tmp_path / "done").exists()
+    assert any("a worker died" in text for text in said)
+    pool.close()
+
+
+def test_a_block_that_kills_three_workers_ends_the_run_with_its_seeds() -> None:
+    job = replace(SINUSOID, tasks=Hostile("kill"), meta_batch_size=2)
+    pool = pool_of(job, 1)
+    seeds = job.blocks("train", 0, 2)[0]
+    with pytest.raises(UserError, match="killed 3 workers") as refusal:
+        pool.objective([seeds]).gradient(job.init().params)
+    assert str(seeds[0]) in str(refusal.value)
+    pool.close()
+
+
+def test_a_user_s_mistake_in_a_worker_arrives_as_it_was_raised() -> None:
+    job = replace(SINUSOID, tasks=Hostile("mistake"))
+    pool = pool_of(job, 1)
+    with pytest.raises(UserError, match=r"^the images are gone$"):
+        pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
+    pool.close()
+
+
+def test_a_bug_in_a_worker_arrives_with_its_traceback() -> None:
+    job = replace(SINUSOID, tasks=Hostile("bug"))
+    pool = pool_of(job, 1)
+    with pytest.raises(RayTaskError, match="a programmer's mistake"):
+        pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
+    pool.close()
+
+
+def test_a_pool_that_finds_no_room_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    def say(text: str) -> None:
+        raise Enough(text)
+
+    monkeypatch.setattr("cluster.pool.PATIENCE_S", 0.5)
+    job = replace(SINUSOID, resources=Resources(workers=1, cpus_per_worker=1000))
+    pool = RayPool(job, job.init().params, say)
+    with pytest.raises(Enough, match=r"it needs 1000 CPU, .* change resources.cpus_per_worker"):
+        pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
+    pool.close()
