@@ -46,15 +46,15 @@ install: $(VENV)/.stamp
 test: $(VENV)/.stamp-dev  # DATA_ROOT=... also runs what needs the real data
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-CODE := meta_service cluster jobs tests
+CODE := meta_service cluster jobs
 check: $(VENV)/.stamp-dev
-	@$(VENV)/bin/ruff check $(CODE) infra
-	@$(VENV)/bin/ruff format --check $(CODE) infra
-	@$(VENV)/bin/mypy --strict $(CODE)
+	@$(VENV)/bin/ruff check $(CODE) tests infra
+	@$(VENV)/bin/ruff format --check $(CODE) tests infra
+	@$(VENV)/bin/mypy $(CODE)
 
 format: $(VENV)/.stamp-dev
-	@$(VENV)/bin/ruff check --fix $(CODE) infra
-	@$(VENV)/bin/ruff format $(CODE) infra
+	@$(VENV)/bin/ruff check --fix $(CODE) tests infra
+	@$(VENV)/bin/ruff format $(CODE) tests infra
 
 lock:  # locks requirements.in anew; UPGRADE=1 takes the newest of what it leaves open
 	@PYTHON='$(PYTHON)' infra/lock.sh

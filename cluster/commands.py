@@ -93,9 +93,7 @@ def logs(out: Console, run: str | None) -> int:
     ray = Jobs(surroundings)
     submissions = ray.of_run(run)
     if not submissions:
-        raise UserError(
-            f"the cluster has no output of {run}: Ray was restarted since, or it ran without Ray; see `make ui`"
-        )
+        raise UserError(f"the cluster has no output of {run}: Ray was restarted since, or it ran without it")
     return _follow(out, ray, run, submissions[-1].submission_id)
 
 
@@ -140,9 +138,7 @@ def _up(out: Console, ray: bool = True) -> Surroundings:
 def _found() -> Surroundings:
     surroundings = local.find()
     if surroundings is None:
-        raise UserError(
-            "nothing is running on this machine; `make submit JOB=sinusoid` starts it, `make doctor` tells more"
-        )
+        raise UserError("nothing is running on this machine; `make submit JOB=sinusoid` starts it")
     os.environ.update(surroundings.env)
     return surroundings
 

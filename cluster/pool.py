@@ -1,5 +1,6 @@
 """The blocks on a Ray cluster: stateless actors, and a loop that asks for lost blocks again."""
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class RayPool:
     def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None]) -> None:
         self.job, self.like, self.say = job, like, say
         if not ray.is_initialized():
-            ray.init(logging_level="warning")
+            ray.init(logging_level=logging.WARNING)
         resources = job.resources
         # no retries by Ray itself: which block is asked for again is decided in one place, below
         self._actor = ray.remote(TaskWorker).options(
@@ -114,7 +115,7 @@ class RayPool:
             ray.kill(worker)
 
     def _start(self) -> None:
-        worker = self._actor.remote(*self._arguments)
+        worker: Any = self._actor.remote(*self._arguments)
         self._starting[worker.ready.remote()] = worker
 
     def _welcome(self, ref: Any) -> None:

@@ -30,9 +30,7 @@ class Runs:
         try:
             job = from_json(self.store(run).read("job.json").decode())
         except MissingArtifact as error:
-            raise UserError(
-                f"there is no run '{run}' in {self.root.address()}; `make status` lists the runs"
-            ) from error
+            raise UserError(f"there is no run '{run}' in {self.root.address()}; `make status` lists them") from error
         if not isinstance(job, JobSpec):
             raise UserError(f"{self.store(run).address('job.json')}: a job is expected, a {type(job).__name__} came")
         return job
@@ -49,9 +47,7 @@ class Runs:
             return run
         names = self.names()
         if not names:
-            raise UserError(
-                f"a run is expected in {self.root.address()}, there is none; `make submit JOB=sinusoid` makes one"
-            )
+            raise UserError(f"there is no run in {self.root.address()} yet; `make submit JOB=sinusoid` makes one")
         return names[0]
 
     def status(self, run: str) -> RunStatus:

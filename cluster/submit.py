@@ -112,9 +112,7 @@ class Jobs:
             deadline = time.monotonic() + patience
             while not (info := self.client.get_job_info(submission)).status.is_terminal():
                 if time.monotonic() > deadline:
-                    raise UserError(
-                        f"the output of {submission} broke off and it is still running; try `make logs` again"
-                    )
+                    raise UserError(f"the output of {submission} broke off, it is still running; try `make logs`")
                 time.sleep(0.1)
         if info.status == "SUCCEEDED":
             return 0
@@ -133,6 +131,4 @@ def _readable(address: str) -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError, ValueError, OSError) as error:
         text = " ".join(str(error).split())
-        raise UserError(
-            f"Ray's Jobs API at {address} does not do what was asked: {text[:300]}; try `make doctor`"
-        ) from error
+        raise UserError(f"Ray at {address} does not do what was asked: {text[:300]}; try `make doctor`") from error

@@ -101,7 +101,7 @@ def resume(run: str | None, detach: bool) -> None:
 @overrides_argument
 def evaluate(run: str | None, overrides: tuple[str, ...]) -> None:
     if run and "=" in run:
-        run, overrides = None, (run, *overrides)
+        overrides, run = (run, *overrides), None
     sys.exit(commands.evaluate(OUT, run, overrides))
 
 

@@ -1,4 +1,4 @@
-"""Omniglot classification without convolutions, 5-way: Table 1 of the paper, 89.7 +- 1.1 % (1-shot), 97.5 +- 0.6 % (5-shot).
+"""Omniglot classification without convolutions, 5-way: Table 1 of the paper, 89.7 +- 1.1 % (1-shot), 97.5 +- 0.6 %.
 
 make submit JOB=omniglot_mlp
 make submit JOB=omniglot_mlp ARGS="tasks.shots=5"

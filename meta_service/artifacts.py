@@ -32,7 +32,7 @@ class MissingArtifact(StorageError):
 
 
 class ArtifactStore(Protocol):
-    """A name -> bytes. Names are relative, parts joined by "/". Every failure is a StorageError; use from any thread."""
+    """A name -> bytes. Names are relative, parts joined by "/". Failures are StorageErrors; any thread may use it."""
 
     def write(self, name: str, data: bytes) -> None:
         """All of `data` or nothing: a reader never sees a part of it."""

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from meta_service.artifacts import ArtifactStore, MissingArtifact, StorageError
@@ -145,7 +146,5 @@ def _read_history(
 
 
 def _quietly(write: Callable[[], None]) -> None:
-    try:
+    with suppress(StorageError):  # it is for people; what must not be lost is in the checkpoints, which do report
         write()
-    except StorageError:
-        pass  # history and status are for people; what must not be lost is in the checkpoints, which do report

@@ -1,6 +1,7 @@
 """Fully connected networks: sinusoid regression, and the paper's Omniglot network without convolutions."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -31,7 +32,7 @@ class MLP:
         generator = torch.Generator().manual_seed(seed)
         widths = [prod(signature.inputs), *self.hidden, signature.outputs]
         params: Params = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
             weight = torch.empty(fan_out, fan_in)
             std = self.init_std
             torch.nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
@@ -42,7 +43,7 @@ class MLP:
         return params
 
     def apply(self, params: Params, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """f_theta(x): [examples, ...] -> [examples, outputs]; normalised by the statistics of `context`, where given."""
+        """f_theta(x): [examples, ...] -> [examples, outputs]; normalised by the statistics of `context`, if given."""
         rows = 0 if context is None or not self.batch_norm else context.shape[0]
         h = (x if context is None or not rows else torch.cat((context, x))).flatten(1)
         for layer in range(len(self.hidden)):

@@ -25,9 +25,7 @@ class Adam:
 
     def __post_init__(self) -> None:
         if self.meta_lr <= 0 or (self.clip is not None and self.clip <= 0):
-            raise UserError(
-                f"outer: meta_lr > 0 and clip > 0 (or none) are expected, {self} came; correct the override"
-            )
+            raise UserError(f"outer: meta_lr > 0 and clip > 0 (or none) are expected, {self} came")
 
     def init(self, params: Params) -> MetaState:
         """The state before the first outer step: both moments zero."""

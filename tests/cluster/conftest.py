@@ -1,7 +1,7 @@
 """What the tests of the cluster share."""
 
+import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import ray
@@ -17,12 +17,6 @@ def ray_cluster(surroundings: Surroundings, session_environment: pytest.MonkeyPa
     for name, value in surroundings.env.items():
         session_environment.setenv(name, value)
     gcs = ports.remembered(state_folder())["ray.gcs"]
-    here = str(Path(__file__).parent)  # so that workers can import what the tests send them
-    ray.init(
-        f"127.0.0.2:{gcs}",
-        logging_level="warning",
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": here}},
-    )
+    ray.init(f"127.0.0.2:{gcs}", logging_level=logging.WARNING, log_to_driver=False)
     yield
     ray.shutdown()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Hostile
 from ray.exceptions import RayTaskError
 
 import jobs
@@ -17,6 +16,7 @@ from meta_service.job import Evaluation, JobSpec, Resources
 from meta_service.objective import MetaGradient
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.state import MetaState
+from tests.cluster.hostile import Hostile
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import TinyImages
 
 from meta_service.job import Evaluation, JobSpec
 from meta_service.learner import Learner, loss_of
 from meta_service.models.conv4 import Conv4
 from meta_service.params import flatten
+from tests.meta_service.tiny import TinyImages
 
 JOB = JobSpec("tiny", TinyImages(double=False), Conv4(filters=4))
 SEEDS = [5, 6, 7]

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TinyImages
 from torch import Tensor
 
 from meta_service.algorithms.maml import MAML
@@ -14,6 +13,7 @@ from meta_service.learner import Learner, loss_of
 from meta_service.models.conv4 import Conv4
 from meta_service.models.mlp import MLP
 from meta_service.params import Params, flatten
+from tests.meta_service.tiny import TinyImages
 
 STRIDED = Conv4(filters=4)
 POOLED = Conv4(filters=4, downsample="max_pool")
