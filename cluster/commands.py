@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from rich.console import Console
 from rich.table import Table
@@ -41,20 +40,18 @@ def submit(out: Console, job: JobSpec, dry_run: bool, detach: bool) -> int:
 
 
 def resume(out: Console, run: str | None, detach: bool) -> int:
-    surroundings = _up(out)
-    runs = Runs(open_store(surroundings.artifacts))
-    run = runs.choose(run)
-    if Jobs(surroundings).is_running(run):
+    runs, run, job = _existing(out, run)
+    surroundings = _up(out, ray=job.resources.workers > 0)
+    if surroundings.ray and Jobs(surroundings).active(run):
         raise UserError(f"{run} is running; `make logs RUN={run}` follows it")
     runs.queue(run)
-    return _start(out, surroundings, run, runs.job(run), (), detach)
+    return _start(out, surroundings, run, job, (), detach)
 
 
 def evaluate(out: Console, run: str | None, overrides: Sequence[str]) -> int:
-    surroundings = _up(out)
-    runs = Runs(open_store(surroundings.artifacts))
-    run = runs.choose(run)
-    job = override(runs.job(run), overrides)
+    _, run, job = _existing(out, run)
+    job = override(job, overrides)
+    surroundings = _up(out, ray=job.resources.workers > 0)
     return _start(out, surroundings, run, job, ("--test", *overrides), detach=False)
 
 
@@ -101,12 +98,10 @@ def stop(out: Console, run: str | None) -> None:
     surroundings = _found()
     runs, ray = Runs(open_store(surroundings.artifacts)), Jobs(surroundings)
     run = runs.choose(run)
-    active = [job for job in ray.of_run(run) if not job.status.is_terminal()]
+    active = ray.active(run)
     if not active:
         raise UserError(f"{run} is not running ({runs.status(run).state}); `make status` lists the runs")
-    ray.stop(active[-1].submission_id)
-    with suppress(UserError):
-        ray.exit_code(active[-1].submission_id, patience=60)
+    ray.stop(active)
     said = runs.status(run)
     out.print(f"{run}: {said.state} at iteration {said.iteration:,} of {said.iterations:,}; make resume RUN={run}")
 
@@ -119,6 +114,13 @@ def ui(out: Console) -> None:
 
 
 def down(out: Console) -> None:
+    surroundings = local.find()
+    if surroundings and surroundings.ray and "ray" in surroundings.embedded:
+        os.environ.update(surroundings.env)
+        ray = Jobs(surroundings)
+        if active := ray.active():
+            out.print(f"Stopping {', '.join(active)}; `make resume` goes on from the checkpoint")
+            ray.stop(active)
     local.take_down(out.print)
 
 
@@ -128,11 +130,23 @@ def doctor(out: Console) -> int:
     return examine(out)
 
 
+def show_error(text: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True, soft_wrap=True).print(f"error: {text}", style="red", markup=False, highlight=False)
+
+
 def _up(out: Console, ray: bool = True) -> Surroundings:
     surroundings = local.bring_up(out.print, ray)
     os.environ.update(surroundings.env)
     local.check(surroundings, ray)
     return surroundings
+
+
+def _existing(out: Console, run: str | None) -> tuple[Runs, str, JobSpec]:
+    """The runs, the one that is meant, and its job; Ray is not needed to know."""
+    runs = Runs(open_store(_up(out, ray=False).artifacts))
+    run = runs.choose(run)
+    return runs, run, runs.job(run)
 
 
 def _found() -> Surroundings:
@@ -184,12 +198,10 @@ def _drive_here(out: Console, surroundings: Surroundings, run: str, arguments: S
 
 
 def _end(follower: Follower, run: str, code: int) -> int:
-    if follower.error:
-        raise UserError(follower.error)
     if code:
         again = f"`make resume RUN={run}` goes on from the latest checkpoint"
-        raise UserError(f"the driver of {run} ended with exit code {code} before its end; {again}")
-    return 0
+        show_error(follower.error or f"the driver of {run} ended with exit code {code} before its end; {again}")
+    return code
 
 
 def _fields(job: JobSpec) -> Table:
@@ -201,7 +213,7 @@ def _fields(job: JobSpec) -> Table:
 
 def _state(said: RunStatus, run: str, ray: Jobs | None) -> str:
     """The state as the driver wrote it; LOST where it says it runs and Ray knows of no such driver."""
-    lost = said.state in ("QUEUED", "RUNNING") and said.workers > 0 and not (ray and ray.is_running(run))
+    lost = said.state in ("QUEUED", "RUNNING") and said.workers > 0 and not (ray and ray.active(run))
     return "LOST" if lost else said.state
 
 

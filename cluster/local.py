@@ -58,7 +58,7 @@ def bring_up(say: Say, ray: bool = True) -> Surroundings:
             _start_all([_service(name, place, given, known) for name in missing], place, given, say)
         surroundings = compose(place, given, ports.remembered(place.state))
         _remember(place, surroundings)
-        return surroundings
+        return surroundings if ray or given.ray else surroundings._replace(ray="")
 
 
 def find() -> Surroundings | None:

@@ -175,6 +175,7 @@ def ray(place: Place, ports: dict[str, int]) -> Service:
             RAY_AUTH_MODE="token",
             RAY_AUTH_TOKEN_PATH=str(place.token),
             RAY_USAGE_STATS_ENABLED="0",
+            RAY_JOB_STOP_WAIT_TIME_S="60",  # a driver ends its outer step and saves a checkpoint; Ray waits 3 s
             RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0",  # nobody takes over from the only node: do not wait 30 s
             DASHBOARD_METRIC_PORT=str(ports["ray.dashboard-metrics"]),
             AUTOSCALER_METRIC_PORT=str(ports["ray.autoscaler-metrics"]),

@@ -22,6 +22,7 @@ from meta_service.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 SENT = ("meta_service", "cluster", "jobs", "requirements.lock")  # all a driver needs; no .env, no data
 _RAY_TALK = re.compile(r"\sINFO (job_manager|worker)\.py:\d+ -- |^Running entrypoint for job ")
+STOP_S = 60.0  # for the outer step at work and a checkpoint
 JOBS_OUTPUT_S = 10.0  # how long a job that has just ended may take to show its exit code
 
 
@@ -84,9 +85,11 @@ class Jobs:
             found = [job for job in self.client.list_jobs() if (job.metadata or {}).get("run") == run]
         return sorted(found, key=lambda job: job.start_time or 0)
 
-    def is_running(self, run: str) -> bool:
-        """Whether a driver of the run is at work or about to be."""
-        return any(job.status in ("PENDING", "RUNNING") for job in self.of_run(run))
+    def active(self, run: str | None = None) -> list[str]:
+        """The submissions that are at work or about to be: of this run, or of all."""
+        with _readable(self.surroundings.ray):
+            found = [job for job in self.client.list_jobs() if not job.status.is_terminal()]
+        return [job.submission_id for job in found if run in (None, (job.metadata or {}).get("run"))]
 
     def lines(self, submission: str) -> Iterator[str]:
         """The output of a submission, line by line as it comes, until its end."""
@@ -118,10 +121,13 @@ class Jobs:
             return 0
         return int(info.driver_exit_code or 1)
 
-    def stop(self, submission: str) -> None:
-        """Asks the driver to save a checkpoint and end."""
+    def stop(self, submissions: Sequence[str]) -> None:
+        """Asks the drivers to save a checkpoint and end, and waits until they have."""
         with _readable(self.surroundings.ray):
-            self.client.stop_job(submission)
+            for submission in submissions:
+                self.client.stop_job(submission)
+        for submission in submissions:
+            self.exit_code(submission, patience=STOP_S)
 
 
 @contextmanager

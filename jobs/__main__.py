@@ -24,7 +24,7 @@ class _Program(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+            commands.show_error(str(error))
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
