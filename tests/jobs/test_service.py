@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,10 @@ SHORT = ["iterations=300", "validate_every=100", "checkpoint_every=50", "validat
 
 
 @pytest.fixture
-def service(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Surroundings]:
+def service(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
     for name, value in surroundings.env.items():
         monkeypatch.setenv(name, value)
-    yield surroundings
+    return surroundings
 
 
 def make(*arguments: str, code: int = 0) -> str:
