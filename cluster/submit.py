@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
 
 from cluster.local import Surroundings
 from meta_service.errors import UserError
@@ -93,21 +95,25 @@ class Jobs:
 
     def lines(self, submission: str) -> Iterator[str]:
         """The output of a submission, line by line as it comes, until its end."""
-        loop, rest = asyncio.new_event_loop(), ""
-        chunks = cast(AsyncGenerator[str, None], self.client.tail_job_logs(submission))
-        try:
-            while True:
-                try:
-                    rest += loop.run_until_complete(anext(chunks))
-                except (StopAsyncIteration, RuntimeError):  # RuntimeError: the connection broke, exit_code tells why
-                    break
-                *lines, rest = rest.split("\n")
-                yield from (line for line in lines if not _RAY_TALK.search(line))
-            if rest:
-                yield rest
-        finally:
-            loop.run_until_complete(chunks.aclose())
-            loop.close()
+        chunks: SimpleQueue[str | None] = SimpleQueue()
+
+        async def read() -> None:
+            async for chunk in self.client.tail_job_logs(submission):
+                chunks.put(chunk)
+
+        def listen() -> None:
+            with suppress(RuntimeError):  # the connection broke; exit_code tells why
+                asyncio.run(read())
+            chunks.put(None)
+
+        # on a thread of its own: Ctrl-C meets this loop, and not one that would have to be wound up first
+        Thread(target=listen, daemon=True).start()
+        rest = ""
+        while (chunk := chunks.get()) is not None:
+            *lines, rest = (rest + chunk).split("\n")
+            yield from (line for line in lines if not _RAY_TALK.search(line))
+        if rest:
+            yield rest
 
     def exit_code(self, submission: str, patience: float = JOBS_OUTPUT_S) -> int:
         """The exit code of the driver; 1 where it was killed. Waits for a driver that is about to end."""
