@@ -19,6 +19,7 @@ Entry = dict[str, Any]
 # Limits of the server
 METRICS_BATCH = 1_000
 PARAMS_BATCH = 100
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 PARAM_LENGTH, TAG_LENGTH = 6_000, 5_000
 
 ARTIFACT_ATTEMPTS = 3
@@ -116,7 +117,8 @@ class Delivery:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                return str(self._client.create_experiment(name))
+                # else the UI takes it for traces of a language model and hides the curves
+                return str(self._client.create_experiment(name, tags=KIND))
             except MlflowException as error:
                 experiment = self._client.get_experiment_by_name(name)
                 if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
