@@ -122,9 +122,13 @@ class JobSpec:
 
     def prepare(self) -> str:
         """Makes the data ready, for training and every test; returns their SHA-256. UserError where they do not do."""
+        digest = self.tasks.prepare()
         for evaluation in (self.validation, *self.evaluations):
-            evaluation.tasks_of(self.tasks).prepare()
-        return self.tasks.prepare()
+            try:
+                evaluation.tasks_of(self.tasks).prepare()
+            except UserError as error:
+                raise UserError(f"evaluations.{evaluation.name}: {error}") from error
+        return digest
 
     def blocks(self, stream: Stream, iteration: int, count: int) -> list[list[int]]:
         """The seeds of `count` tasks, cut into blocks."""

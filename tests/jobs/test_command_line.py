@@ -29,7 +29,7 @@ def refused(result: Result) -> str:
     """The one line a refusal consists of."""
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
-    lines = [line for line in result.stderr.splitlines() if line]
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith("Preparing")]
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
@@ -79,6 +79,7 @@ def test_more_shots_and_queries_than_images_are_refused_for_every_evaluation(use
     path = folder_of_images(user / "birds", classes=5, images=6)
     asked = [f"tasks.path={path}", "tasks.query_shots=5", "evaluations.strict.query_shots=15", "--dry-run"]
     line = refused(run("submit", "image_folder", *asked))
+    assert "evaluations.strict: " in line
     assert "has 6 images, 1 shots + 15 query examples asked" in line
 
 
