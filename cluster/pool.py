@@ -59,6 +59,7 @@ class RayPool:
         self._arguments = (ray.put(job), ray.put(like))
         self._idle: deque[Any] = deque()
         self._starting: dict[Any, Any] = {}
+        self._workers: list[Any] = []  # all that were ever started, so that none is left
         for _ in range(resources.workers):
             self._start()
 
@@ -111,11 +112,12 @@ class RayPool:
 
     def close(self) -> None:
         """Ends the workers."""
-        for worker in [*self._idle, *self._starting.values()]:
+        for worker in self._workers:
             ray.kill(worker)
 
     def _start(self) -> None:
         worker: Any = self._actor.remote(*self._arguments)
+        self._workers.append(worker)
         self._starting[worker.ready.remote()] = worker
 
     def _welcome(self, ref: Any) -> None:

@@ -7,7 +7,7 @@
 """
 
 from meta_service.algorithms.maml import MAML
-from meta_service.job import Baseline, Evaluation, JobSpec
+from meta_service.job import Baseline, Evaluation, JobSpec, Resources
 from meta_service.models.mlp import MLP
 from meta_service.tasks.sinusoid import Sinusoid
 
@@ -29,6 +29,7 @@ job = JobSpec(
         Evaluation("10-shot", shots=10),
         Evaluation("20-shot", shots=20),
     ),
+    resources=Resources(workers=1),  # a meta-batch is one block
     baselines=(
         Baseline("pretrained", ("algorithm.inner_steps=0",), inner_lrs=FINE_TUNING),
         Baseline("oracle", ("algorithm.inner_steps=0", "tasks.oracle=true"), inner_lrs=FINE_TUNING),

@@ -21,6 +21,7 @@ from meta_service.progress import Emit, Throttle
 from meta_service.seeds import task_seeds
 from meta_service.serving import log_model
 from meta_service.state import MetaState
+from meta_service.status import NAME, RunStatus
 from meta_service.tasks.sinusoid import Sinusoid
 from meta_service.tracking import State, Tracker
 
@@ -65,12 +66,13 @@ def retest(job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPoo
     state = checkpoints.best() or checkpoints.latest()
     if state is None:
         raise UserError(f"{store.address()} has no checkpoint yet to test; let the run train on")
+    trained = RunStatus.from_bytes(store.read(NAME)).state == "FINISHED"
     journal = Journal(job, store, tracker, checkpoints, emit)
     try:
         test(job, state, store, tracker, pool, emit, journal)
     finally:
         journal.close()
-        tracker.end("FINISHED")
+        tracker.end("FINISHED" if trained else "KILLED")  # a test does not end a training
 
 
 def test(
