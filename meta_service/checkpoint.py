@@ -70,6 +70,7 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._lock = threading.Lock()
         self._waiting: dict[str, Commit] = {}  # the newest of all and the newest best one, until they are stored
+        self._last: Commit | None = None
         self.durable: int | None = None
         """The iteration the store holds for certain, of those saved here."""
         self.failure: StorageError | None = None
@@ -85,9 +86,13 @@ class Checkpoints:
         """Takes a copy of the state's bits now (milliseconds) and stores it in the background.
 
         Where that fails `say` is told, and it is tried again with the next one. `best`: this is the state to test
-        with, until a better one comes. Returns the manifest's name.
+        with, until a better one comes. The same outer step is not stored twice. Returns the manifest's name.
         """
-        commit = pack(state, metrics or {}, best)
+        last = self._last
+        if last and last.iteration == state.iteration and (last.best or not best):
+            self._thread.submit(self._drain)
+            return last.manifest_name
+        commit = self._last = pack(state, metrics or {}, best)
         with self._lock:
             self._waiting |= {"LATEST": commit} | ({"BEST": commit} if best else {})
         self._thread.submit(self._drain)

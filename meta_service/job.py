@@ -103,7 +103,7 @@ class JobSpec:
     validation: Evaluation = Evaluation("validation", num_tasks=100, steps=1)
     checkpoint_every: int = 500
     """Outer steps between two checkpoints; also written at the end and when a run is stopped."""
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[Evaluation, ...] = (Evaluation("test"),)
     """The tests at the end, on test tasks, with the checkpoint that was best on validation tasks."""
     baselines: tuple[Baseline, ...] = ()
     resources: Resources = field(default=Resources())
@@ -113,6 +113,8 @@ class JobSpec:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: at least 1 is expected, {getattr(self, name)} came; correct the override")
+        if not self.evaluations:
+            raise UserError("evaluations: at least one is expected, none came")
         if self.iterations < 0 or self.seed < 0:
             raise UserError(f"iterations and seed: at least 0 is expected, {self.iterations} and {self.seed} came")
 

@@ -30,6 +30,8 @@ class Journal:
     ) -> None:
         self.job, self.store, self.tracker, self.checkpoints, self.emit = job, store, tracker, checkpoints, emit
         self.history, self.losses = _read_history(store)
+        self.state: MetaState | None = None
+        """After the last outer step; None before the first."""
         self._window: list[float] = []
         self._speed = _Speed(job)
         self._progress, self._status = Throttle(PROGRESS_S), Throttle(STATUS_S)
@@ -45,6 +47,7 @@ class Journal:
         return best
 
     def stepped(self, state: MetaState, mean: MetaGradient) -> None:
+        self.state = state
         self._window.append(mean.loss)
         self._speed.count()
         if should_log(state.iteration, self.job.iterations):

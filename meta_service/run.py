@@ -43,17 +43,18 @@ def run(
     end: State = "FAILED"
     try:
         state = meta_train(job, pool, state, journal, should_stop)
-        checkpoints.save_async(state)
         if state.iteration < job.iterations:
             end = "KILLED"
             emit("say", {"text": f"stopped at iteration {state.iteration:,}; the checkpoint is kept"})
             return False
+        checkpoints.save_async(state)
         test(job, checkpoints.best() or state, store, tracker, pool, emit, journal)
         end = "FINISHED"
         return True
     finally:
+        state = journal.state or state  # where training failed, the last good one
         try:
-            checkpoints.wait()
+            checkpoints.save(state)
         finally:  # where the store is away, the other ends are still to be told
             journal.status("STOPPED" if end == "KILLED" else end, state.iteration)
             journal.close()
@@ -94,6 +95,7 @@ def test(
         for step, (mean, ci95) in enumerate(zip(curve.mean, curve.ci95, strict=True)):
             if "/" not in name:  # at most 40 keys a run; the baselines' curves are in results.json
                 tracker.metrics({f"test/{name}/{curve.metric}": mean, f"test/{name}/ci95": ci95}, step)
+    emit("summary", _summary(job, state, results, store, tracker))  # first: what comes now could fail
     kept = {"results.json": json.dumps({k: v._asdict() for k, v in results.items()}, indent=2).encode()}
     first = job.evaluations[0].name
     compared = {name: curve for name, curve in results.items() if "/" not in name or name.startswith(f"{first}/")}
@@ -106,13 +108,14 @@ def test(
         shown = {name: model for name, model in models.items() if name != "random"}
         kept |= {"sinusoid.png": plots.sinusoid_picture(shown, (seed, another), shots=5)}
     else:
-        kept |= {"episode.png": plots.episode_picture(job, state.params, seed, steps=job.evaluations[0].steps)}
+        last = job.evaluations[-1]  # the one with more query examples to show
+        shown_job = dataclasses.replace(job, tasks=last.tasks_of(job.tasks))
+        kept |= {"episode.png": plots.episode_picture(shown_job, state.params, seed, last.steps)}
     for name, data in kept.items():
         store.write(f"report/{name}", data)
         tracker.artifact(name, data)
     emit("say", {"text": "keeping the adapted model in MLflow"})
     log_model(tracker, job, state, emit)
-    emit("summary", _summary(job, state, results, store, tracker))
     return results
 
 
