@@ -30,13 +30,13 @@ submit: $(VENV)/.stamp
 	@$(call need,JOB,sinusoid)
 	@$(CLI) submit $(JOB) $(ARGS)
 
-status ui down doctor: $(VENV)/.stamp
+ui down doctor: $(VENV)/.stamp
 	@$(CLI) $@ $(ARGS)
 
 logs: $(VENV)/.stamp
 	@$(CLI) logs $(RUN) $(ARGS)
 
-stop resume evaluate: $(VENV)/.stamp
+status stop resume evaluate: $(VENV)/.stamp
 	@$(CLI) $@ $(RUN) $(ARGS)
 
 need = test -n "$($(1))" || { echo "$(1)= was expected, for example: make $@ $(1)=$(2)" >&2; exit 2; }

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import local
+from cluster.driving import INTERRUPTED
 from cluster.follow import Follower, ago
 from cluster.runs import Runs
 from cluster.submit import Jobs, new_run
@@ -22,10 +23,11 @@ from meta_service.job import JobSpec
 from meta_service.status import RunStatus
 
 NEWEST = 20  # how many runs `status` lists
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 def submit(out: Console, job: JobSpec, dry_run: bool, detach: bool) -> int:
+    if detach and job.resources.workers == 0:
+        raise UserError("--detach: a run on the cluster is expected, resources.workers=0 runs in this terminal")
     here = job.resources.workers == 0 or "ray" in configured().embedded
     if here:  # broken or missing data are found before anything starts
         job.prepare()
@@ -52,6 +54,8 @@ def evaluate(out: Console, run: str | None, overrides: Sequence[str]) -> int:
     _, run, job = _existing(out, run)
     job = override(job, overrides)
     surroundings = _up(out, ray=job.resources.workers > 0)
+    if surroundings.ray and Jobs(surroundings).active(run):
+        raise UserError(f"{run} is running and tests itself at its end; `make logs RUN={run}` follows it")
     return _start(out, surroundings, run, job, ("--test", *overrides), detach=False)
 
 
@@ -99,6 +103,8 @@ def stop(out: Console, run: str | None) -> None:
     runs, ray = Runs(open_store(surroundings.artifacts)), Jobs(surroundings)
     run = runs.choose(run)
     active = ray.active(run)
+    if not active and (said := runs.status(run)).state == "RUNNING" and said.workers == 0:
+        raise UserError(f"{run} runs in a terminal of its own; press Ctrl-C there")
     if not active:
         raise UserError(f"{run} is not running ({runs.status(run).state}); `make status` lists the runs")
     ray.stop(active)
@@ -120,7 +126,10 @@ def down(out: Console) -> None:
         ray = Jobs(surroundings)
         if active := ray.active():
             out.print(f"Stopping {', '.join(active)}; `make resume` goes on from the checkpoint")
-            ray.stop(active)
+            try:
+                ray.stop(active)
+            except UserError as error:  # it is ended all the same, with its latest checkpoint
+                show_error(str(error))
     local.take_down(out.print)
 
 
@@ -198,7 +207,9 @@ def _drive_here(out: Console, surroundings: Surroundings, run: str, arguments: S
 
 
 def _end(follower: Follower, run: str, code: int) -> int:
-    if code:
+    if code == INTERRUPTED:
+        show_error(f"{run} was stopped; `make resume RUN={run}` goes on from its checkpoint")
+    elif code:
         again = f"`make resume RUN={run}` goes on from the latest checkpoint"
         show_error(follower.error or f"the driver of {run} ended with exit code {code} before its end; {again}")
     return code

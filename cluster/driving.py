@@ -4,10 +4,13 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cluster.runs import Runs
 from cluster.submit import ROOT
@@ -19,39 +22,52 @@ from meta_service.job import JobSpec
 from meta_service.params import Params
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.progress import print_event
-from meta_service.tracking import MLflowTracker
+from meta_service.tracking import MLflowTracker, State
 
+INTERRUPTED = 130  # the exit code of a run that was asked to stop
 SPOOL = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "meta_service" / "spool"
 
 
 def drive(run: str, overrides: Sequence[str], test: bool) -> int:
     """Trains and tests the run, or only tests it; returns the exit code. A mistake is told as an event."""
+    SPOOL.mkdir(parents=True, exist_ok=True)
     try:
-        _drive(run, overrides, test)
+        with FileLock(SPOOL / f"{run}.lock", timeout=0):
+            state = _drive(run, overrides, test)
+    except Timeout:
+        print_event("error", {"text": f"another driver of {run} is at work on this machine; let it end, or stop it"})
+        return 1
     except UserError as error:
         print_event("error", {"text": str(error)})
         return 1
-    return 0
+    return 0 if test or state == "FINISHED" else INTERRUPTED
 
 
-def _drive(run: str, overrides: Sequence[str], test: bool) -> None:
+def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
     runs = Runs(open_store(os.environ["ARTIFACT_ROOT"]))
     store, job = runs.store(run), override(runs.job(run), overrides)
     data = job.prepare()
+    runs.check_data(run, data)
     tracker = MLflowTracker.start(
         os.environ["MLFLOW_TRACKING_URI"],
         experiment=job.name,
         run_name=run,
         run_id=runs.mlflow_run_id(run),
         spool=SPOOL / run,
-        tags=_provenance(job, data) | {"meta.run": run, "meta.artifacts": store.address()},
+        tags={} if test else _provenance(job, data) | {"meta.run": run, "meta.artifacts": store.address()},
         say=_say,
     )
-    with _pool(job) as pool, _stopping() as should_stop:
-        if test:
-            runner.retest(job, store, tracker, pool, print_event)
-        else:
-            runner.run(job, store, tracker, pool, print_event, should_stop)
+    state: State = "FAILED"
+    try:
+        with _pool(job) as pool, _stopping() as should_stop:
+            if test:
+                folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
+                state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder)
+            else:
+                state = runner.run(job, store, tracker, pool, print_event, should_stop)
+    finally:
+        tracker.end(state)
+    return state
 
 
 @contextmanager

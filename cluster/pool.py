@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from meta_service.episode import Split
 from meta_service.errors import UserError
@@ -59,6 +59,7 @@ class RayPool:
         self._arguments = (ray.put(job), ray.put(like))
         self._idle: deque[Any] = deque()
         self._starting: dict[Any, Any] = {}
+        self._failed_starts = 0
         self._workers: list[Any] = []  # all that were ever started, so that none is left
         for _ in range(resources.workers):
             self._start()
@@ -95,7 +96,8 @@ class RayPool:
                 try:
                     results[block] = ray.get(ref)
                     self._idle.append(worker)
-                except RayActorError as error:
+                except (RayActorError, ObjectLostError) as error:
+                    ray.kill(worker)  # it may only seem dead, and still hold its CPU
                     deaths[block] += 1
                     if deaths[block] >= MAX_DEATHS:
                         raise UserError(
@@ -128,7 +130,12 @@ class RayPool:
             raise _cause(error) from error
         except RayActorError as error:
             reason = str(error).strip().splitlines()[-1].removeprefix("meta_service.errors.UserError: ")
-            raise UserError(f"a worker could not start: {reason}") from error
+            self._failed_starts += 1
+            if "UserError" in str(error) or self._failed_starts >= MAX_DEATHS:
+                raise UserError(f"a worker could not start: {reason}") from error
+            self.say(f"a worker could not start ({reason}); another one is tried")
+            self._start()
+            return
         self._idle.append(worker)
 
     def _say_what_is_missing(self) -> None:

@@ -59,6 +59,20 @@ class Runs:
         said = self.status(run)._replace(state="QUEUED", time=time.time())
         self.store(run).write(NAME, said.to_bytes())
 
+    def check_data(self, run: str, sha256: str) -> None:
+        """Refuses to go on with other data than the run began with."""
+        store = self.store(run)
+        try:
+            begun_with = store.read("data.sha256").decode()
+        except MissingArtifact:
+            store.write("data.sha256", sha256.encode())
+            return
+        if sha256 != begun_with:
+            raise UserError(
+                f"{run} began with data of SHA-256 {begun_with[:12]}, here are others ({sha256[:12]}); "
+                "give it the same DATA_ROOT, or submit a new run"
+            )
+
     def mlflow_run_id(self, run: str) -> str | None:
         """The MLflow run that an earlier driver of this run reported to."""
         return self.status(run).mlflow_run_id

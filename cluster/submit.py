@@ -23,8 +23,9 @@ from meta_service.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SENT = ("meta_service", "cluster", "jobs", "requirements.lock")  # all a driver needs; no .env, no data
+_LOG = logging.getLogger(__name__)
 _RAY_TALK = re.compile(r"\sINFO (job_manager|worker)\.py:\d+ -- |^Running entrypoint for job ")
-STOP_S = 60.0  # for the outer step at work and a checkpoint
+STOP_S = 75.0  # for the outer step at work and a checkpoint
 JOBS_OUTPUT_S = 10.0  # how long a job that has just ended may take to show its exit code
 
 
@@ -102,9 +103,12 @@ class Jobs:
                 chunks.put(chunk)
 
         def listen() -> None:
-            with suppress(RuntimeError):  # the connection broke; exit_code tells why
+            try:
                 asyncio.run(read())
-            chunks.put(None)
+            except Exception:  # of whatever kind: the connection broke, exit_code tells why
+                _LOG.debug("%s: the output broke off", submission, exc_info=True)
+            finally:
+                chunks.put(None)
 
         # on a thread of its own: Ctrl-C meets this loop, and not one that would have to be wound up first
         Thread(target=listen, daemon=True).start()

@@ -26,7 +26,7 @@ job = JobSpec(
     validation=Evaluation("validation", num_tasks=200, steps=3),
     checkpoint_every=500,
     evaluations=(
-        Evaluation("paper", num_tasks=600, steps=3, query_shots="shots"),
-        Evaluation("strict", num_tasks=2000, steps=3, query_shots=15),
+        Evaluation("paper", num_tasks=600, steps=10, headline=3, query_shots="shots"),
+        Evaluation("strict", num_tasks=2000, steps=10, headline=3, query_shots=15),
     ),
 )

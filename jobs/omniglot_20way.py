@@ -20,7 +20,7 @@ job = replace(
     tasks_per_block=4,
     validation=Evaluation("validation", num_tasks=100, steps=5),
     evaluations=(
-        Evaluation("paper", num_tasks=600, steps=5, query_shots="shots"),
-        Evaluation("strict", num_tasks=2000, steps=5, query_shots=15),
+        Evaluation("paper", num_tasks=600, steps=10, headline=5, query_shots="shots"),
+        Evaluation("strict", num_tasks=2000, steps=10, headline=5, query_shots=15),
     ),
 )

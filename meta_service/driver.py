@@ -12,6 +12,10 @@ from meta_service.pool import Blocks, WorkerPool
 from meta_service.state import MetaState
 
 
+class Stopped(Exception):
+    """Somebody asked the run to end, and nothing is lost if it does."""
+
+
 class Diverged(UserError):
     """A meta-gradient with entries that are not finite; theta is as it was before."""
 
@@ -42,7 +46,7 @@ def meta_train(
             observer.validated(state, evaluate(job, pool, state.params, job.validation, "validation"))
         blocks = job.blocks("train", state.iteration, job.meta_batch_size)
         following, mean = job.outer.step(state, pool.objective(blocks))
-        if not (is_finite(mean.grads) and is_finite(following.params)):
+        if not all(map(is_finite, (mean.grads, following.params, following.optimizer))):
             raise Diverged(_divergence(job, state, blocks))
         state = following
         observer.stepped(state, mean)

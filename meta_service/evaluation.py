@@ -1,7 +1,7 @@
 """What a theta is worth: adaptation curves with confidence intervals, under named conditions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ class AdaptationCurve(NamedTuple):
     """Half of the 95 % confidence interval of each mean: 1.96 sigma / sqrt(tasks)."""
     conditions: dict[str, Any]
     """Everything the numbers depend on, spelled out."""
+    headline: int = -1
+    """The number of steps whose value stands for the result; -1: the last."""
 
     @property
     def before(self) -> float:
@@ -29,14 +31,15 @@ class AdaptationCurve(NamedTuple):
 
     @property
     def after(self) -> float:
-        return self.mean[-1]
+        return self.mean[self.headline]
 
     def better_than(self, other: float) -> bool:
         """Whether the value after adaptation is the better one; a mean that is no number never is."""
         return self.after > other if self.metric == "accuracy" else self.after < other
 
-    def wording(self, step: int = -1) -> str:
+    def wording(self, step: int | None = None) -> str:
         """The value after that many steps as people write it: `97.31 ± 0.40 %`, or `0.67 ± 0.05` for an error."""
+        step = self.headline if step is None else step
         scale, unit = (100, " %") if self.metric == "accuracy" else (1, "")
         return f"{scale * self.mean[step]:.2f} ± {scale * self.ci95[step]:.2f}{unit}"
 
@@ -49,7 +52,7 @@ def format_metric(metric: str, value: float) -> str:
 Progress = Callable[[int, int], None]
 """Told how many tasks of how many are done."""
 
-CHUNK_BLOCKS = 8  # blocks between two reports of progress
+CHUNK_BLOCKS = 8  # blocks between two reports of progress, at least
 
 
 def evaluate(
@@ -68,22 +71,33 @@ def evaluate(
     def curves(split: Split, inner_lr: float) -> np.ndarray:
         blocks = job.blocks("test" if split == "test" else "validation", 0, evaluation.num_tasks)
         parts = []
-        for start in range(0, len(blocks), CHUNK_BLOCKS):
-            chunk = blocks[start : start + CHUNK_BLOCKS]
+        size = max(CHUNK_BLOCKS, 4 * job.resources.workers)
+        for start in range(0, len(blocks), size):
+            chunk = blocks[start : start + size]
             parts.append(pool.curves(params, chunk, split, evaluation, inner_lr))
             progress(sum(map(len, parts)), evaluation.num_tasks)
         return np.concatenate(parts)
 
-    inner_lr = job.algorithm.inner_lr
+    inner_lr, headline = job.algorithm.inner_lr, evaluation.headline_step
     if evaluation.inner_lrs:
         sign = -1 if job.tasks.metric_name == "accuracy" else 1
-        errors = {lr: sign * curves("validation", lr)[:, -1].mean() for lr in evaluation.inner_lrs}
+        errors = {lr: sign * curves("validation", lr)[:, headline].mean() for lr in evaluation.inner_lrs}
         inner_lr = min(errors, key=lambda lr: errors[lr] if math.isfinite(errors[lr]) else math.inf)
     values = curves(split, inner_lr)
     with np.errstate(invalid="ignore", over="ignore"):  # a step size too large may end at infinity, and says so
         ci95 = 1.96 * values.std(0) / math.sqrt(len(values))
     conditions = {"tasks": evaluation.num_tasks, "split": split, "inner_lr": inner_lr} | _conditions(job, evaluation)
-    return AdaptationCurve(job.tasks.metric_name, tuple(values.mean(0).tolist()), tuple(ci95.tolist()), conditions)
+    mean = tuple(values.mean(0).tolist())
+    return AdaptationCurve(job.tasks.metric_name, mean, tuple(ci95.tolist()), conditions, headline)
+
+
+def best_of(history: Sequence[tuple[int, AdaptationCurve]]) -> tuple[int, AdaptationCurve] | None:
+    """The earliest of the best looks at the validation tasks; None where no value is a number."""
+    best = None
+    for iteration, curve in history:
+        if math.isfinite(curve.after) and (best is None or curve.better_than(best[1].after)):
+            best = iteration, curve
+    return best
 
 
 def _conditions(job: JobSpec, evaluation: Evaluation) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Evaluation:
     num_tasks: int = 600
     steps: int = 10
     """Gradient steps of adaptation; the metric is reported after 0, 1, ... of them."""
+    headline: int | None = None
+    """The number of steps whose value stands for the result; none: the last."""
     shots: int | None = None
     query_shots: int | Literal["shots"] | None = None
     """Query examples a class; "shots": as many as support examples, the authors' code."""
@@ -54,14 +56,22 @@ class Evaluation:
     """Step sizes of which the best on validation tasks is taken; empty: the algorithm's own."""
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 2 or self.steps < 0:
-            raise UserError(f"evaluations: num_tasks >= 2 and steps >= 0 are expected, {self} came")
+        if self.num_tasks < 2 or not 0 <= self.headline_step <= self.steps:
+            raise UserError(f"evaluations: num_tasks >= 2 and 0 <= headline <= steps are expected, {self} came")
+
+    @property
+    def headline_step(self) -> int:
+        """The number of steps whose value stands for the result."""
+        return self.steps if self.headline is None else self.headline
 
     def tasks_of(self, tasks: TaskDistribution) -> TaskDistribution:
         """The training distribution under this evaluation's conditions."""
         query_shots = (self.shots or tasks.shots) if self.query_shots == "shots" else self.query_shots
         conditions = {"shots": self.shots, "query_shots": query_shots, "transductive": self.transductive}
         asked = {name: value for name, value in conditions.items() if value is not None}
+        for name in asked:
+            if not hasattr(tasks, name):
+                raise UserError(f"evaluations.{self.name}.{name}: {type(tasks).__name__} has no {name}; leave it out")
         return dataclasses.replace(tasks, **asked)  # type: ignore[type-var]
 
 
@@ -124,6 +134,7 @@ class JobSpec:
 
     def prepare(self) -> str:
         """Makes the data ready, for training and every test; returns their SHA-256. UserError where they do not do."""
+        self.init()  # a network that does not suit the tasks is refused, too
         digest = self.tasks.prepare()
         for evaluation in (self.validation, *self.evaluations):
             try:

@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 from meta_service.artifacts import ArtifactStore, MissingArtifact, StorageError
 from meta_service.checkpoint import Checkpoints
-from meta_service.evaluation import AdaptationCurve
+from meta_service.evaluation import AdaptationCurve, best_of
 from meta_service.job import JobSpec
 from meta_service.objective import MetaGradient
 from meta_service.params import norm
@@ -35,18 +35,12 @@ class Journal:
         self._window: list[float] = []
         self._speed = _Speed(job)
         self._progress, self._status = Throttle(PROGRESS_S), Throttle(STATUS_S)
-        self._writer = ThreadPoolExecutor(1, "journal")
-
-    @property
-    def best(self) -> AdaptationCurve | None:
-        """The best look at the validation tasks so far."""
-        best = None
-        for _, curve in self.history:
-            if best is None or curve.better_than(best.after):
-                best = curve
-        return best
+        self._writer, self._lock = ThreadPoolExecutor(1, "journal"), Lock()
+        self._unwritten: dict[str, bytes] = {}
 
     def stepped(self, state: MetaState, mean: MetaGradient) -> None:
+        if self.state is None:  # a resumed run makes these steps again
+            self.losses = [point for point in self.losses if point[0] < state.iteration]
         self.state = state
         self._window.append(mean.loss)
         self._speed.count()
@@ -70,14 +64,18 @@ class Journal:
             self.status("RUNNING", state.iteration)
 
     def validated(self, state: MetaState, curve: AdaptationCurve) -> None:
-        best = self.best
         # a resumed run looks at the same tasks with the same theta again
         self.history = [point for point in self.history if point[0] < state.iteration] + [(state.iteration, curve)]
-        points = {f"validation/step{k}/{curve.metric}": value for k, value in enumerate(curve.mean)}
-        self.tracker.metrics(points | {f"validation/ci95/{curve.metric}": curve.ci95[-1]}, state.iteration)
-        if best is None or curve.better_than(best.after):
+        shown = [k for k in range(len(curve.mean)) if k in (0, 1, curve.headline)]
+        points = {f"validation/step{k}/{curve.metric}": curve.mean[k] for k in shown}
+        points[f"validation/ci95/{curve.metric}"] = curve.ci95[curve.headline]
+        every = self.job.validate_every
+        if should_log(state.iteration // every, self.job.iterations // every):
+            self.tracker.metrics(points, state.iteration)
+        best = best_of(self.history)
+        if best and best[0] == state.iteration:
             self.checkpoints.save_async(state, points, best=True)
-        self._write("history.json", json.dumps({"validation": self.history, "losses": self.losses}).encode())
+        self._write_history()
         self.status("RUNNING", state.iteration)
         self._speed.pause()
 
@@ -86,8 +84,15 @@ class Journal:
         last = self.history[-1][1] if self.history else None
         self._write(NAME, status_of(self.job, state, iteration, last, self.tracker).to_bytes())
 
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Waits until what was said is written."""
+        self._write_history()
         self._writer.shutdown(wait=True)
 
     def _line(self, state: MetaState, loss: float) -> dict[str, Any]:
@@ -101,8 +106,21 @@ class Journal:
             "after": last and last.after,
         } | self._speed.line(state.iteration)
 
+    def _write_history(self) -> None:
+        self._write("history.json", json.dumps({"validation": self.history, "losses": self.losses}).encode())
+
     def _write(self, name: str, data: bytes) -> None:
-        self._writer.submit(_quietly, lambda: self.store.write(name, data))
+        """Hands it to the writer; what a slow store has not taken yet is replaced by the newer."""
+        with self._lock:
+            waiting, self._unwritten[name] = name in self._unwritten, data
+        if not waiting:
+            self._writer.submit(self._write_newest, name)
+
+    def _write_newest(self, name: str) -> None:
+        with self._lock:
+            data = self._unwritten.pop(name)
+        with suppress(StorageError):  # it is for people; what must not be lost is in the checkpoints, which do report
+            self.store.write(name, data)
 
 
 class _Speed:
@@ -144,10 +162,8 @@ def _read_history(
         kept = json.loads(store.read("history.json"))
     except MissingArtifact:
         return [], []
-    curves = [(int(i), AdaptationCurve(m, tuple(mean), tuple(ci95), c)) for i, (m, mean, ci95, c) in kept["validation"]]
+    curves = [
+        (int(iteration), AdaptationCurve(metric, tuple(mean), tuple(ci95), conditions, int(headline)))
+        for iteration, (metric, mean, ci95, conditions, headline) in kept["validation"]
+    ]
     return curves, [(int(iteration), float(loss)) for iteration, loss in kept["losses"]]
-
-
-def _quietly(write: Callable[[], None]) -> None:
-    with suppress(StorageError):  # it is for people; what must not be lost is in the checkpoints, which do report
-        write()

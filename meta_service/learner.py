@@ -26,6 +26,7 @@ class Learner:
         self.device = device
         torch.set_num_threads(1)  # the number of threads changes the bits of a sum; more cores are more workers
         keep_freed_memory()
+        torch.backends.cudnn.deterministic = True  # on a GPU; CPU kernels are so anyway
         job.prepare()
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:

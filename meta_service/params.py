@@ -15,11 +15,6 @@ def add(a: Params, b: Params) -> Params:
     return {name: a[name] + b[name] for name in a}
 
 
-def add_scaled(a: Params, scale: float, b: Params) -> Params:
-    """a + scale * b."""
-    return {name: a[name] + scale * b[name] for name in a}
-
-
 def scale(a: Params, factor: float) -> Params:
     return {name: factor * value for name, value in a.items()}
 

@@ -1,7 +1,6 @@
 """What a run says while it works: one JSON object a line, for a person's terminal to draw from."""
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +38,3 @@ class Throttle:
             return False
         self._last = now
         return True
-
-
-def warn(message: str) -> None:
-    """A line for people, on standard error."""
-    print(message, file=sys.stderr, flush=True)

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from meta_service import plots
 from meta_service.artifacts import ArtifactStore
 from meta_service.checkpoint import Checkpoints
 from meta_service.dotted import flatten, override
-from meta_service.driver import meta_train
+from meta_service.driver import Stopped, meta_train
 from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import Baseline, JobSpec
@@ -25,14 +26,15 @@ from meta_service.status import NAME, RunStatus
 from meta_service.tasks.sinusoid import Sinusoid
 from meta_service.tracking import State, Tracker
 
+REPORT = "report"  # the folder, in the run's store and in MLflow, of what the run came to
 Results = dict[str, AdaptationCurve]
 """Adaptation curves on test tasks, by the evaluation's name; a baseline's is called `5-shot/pretrained`."""
 
 
 def run(
     job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPool, emit: Emit, should_stop: Callable[[], bool]
-) -> bool:
-    """Trains from the latest checkpoint, or from the start, and then tests; whether it came to its end."""
+) -> State:
+    """Trains from the latest checkpoint, or from the start, and then tests: FINISHED, or KILLED if it was stopped."""
     checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
     journal = Journal(job, store, tracker, checkpoints, emit)
     state = checkpoints.latest() or job.init()
@@ -44,13 +46,12 @@ def run(
     try:
         state = meta_train(job, pool, state, journal, should_stop)
         if state.iteration < job.iterations:
-            end = "KILLED"
-            emit("say", {"text": f"stopped at iteration {state.iteration:,}; the checkpoint is kept"})
-            return False
+            raise Stopped
         checkpoints.save_async(state)
-        test(job, checkpoints.best() or state, store, tracker, pool, emit, journal)
+        conclude(job, checkpoints.best() or state, store, tracker, pool, _interruptible(emit, should_stop), journal)
         end = "FINISHED"
-        return True
+    except Stopped:
+        end = "KILLED"
     finally:
         state = journal.state or state  # where training failed, the last good one
         try:
@@ -58,25 +59,37 @@ def run(
         finally:  # where the store is away, the other ends are still to be told
             journal.status("STOPPED" if end == "KILLED" else end, state.iteration)
             journal.close()
-            tracker.end(end)
+    return end
 
 
-def retest(job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPool, emit: Emit) -> None:
-    """Tests the best checkpoint of a run that was trained before."""
+def retest(
+    job: JobSpec,
+    store: ArtifactStore,
+    tracker: Tracker,
+    pool: WorkerPool,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    folder: str,
+) -> State:
+    """Tests the best checkpoint of a run that was trained before; the state its training had come to.
+
+    The report is kept in `folder`; "report" replaces the one made after training.
+    """
     checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
     state = checkpoints.best() or checkpoints.latest()
     if state is None:
         raise UserError(f"{store.address()} has no checkpoint yet to test; let the run train on")
-    trained = RunStatus.from_bytes(store.read(NAME)).state == "FINISHED"
-    journal = Journal(job, store, tracker, checkpoints, emit)
-    try:
-        test(job, state, store, tracker, pool, emit, journal)
-    finally:
-        journal.close()
-        tracker.end("FINISHED" if trained else "KILLED")  # a test does not end a training
+    expected = job.init().params
+    if {n: p.shape for n, p in expected.items()} != {n: p.shape for n, p in state.params.items()}:
+        raise UserError(f"{store.address()}: theta is of another shape than this job's; keep its ways and model")
+    said = RunStatus.from_bytes(store.read(NAME)).state
+    with suppress(Stopped), Journal(job, store, tracker, checkpoints, emit) as journal:
+        conclude(job, state, store, tracker, pool, _interruptible(emit, should_stop), journal, folder)
+    states: dict[str, State] = {"FINISHED": "FINISHED", "FAILED": "FAILED"}
+    return states.get(said, "KILLED")  # a test does not end a training
 
 
-def test(
+def conclude(
     job: JobSpec,
     state: MetaState,
     store: ArtifactStore,
@@ -84,17 +97,20 @@ def test(
     pool: WorkerPool,
     emit: Emit,
     journal: Journal,
-) -> Results:
+    folder: str = REPORT,
+) -> None:
     """Tests theta and the baselines, draws the pictures, and keeps and reports all of it."""
     results = _evaluate_all(job, pool, state.params, emit)
+    for name, curve in results.items() if folder == REPORT else ():
+        for step, (mean, ci95) in enumerate(zip(curve.mean, curve.ci95, strict=True)):
+            tracker.metrics({f"test/{name}/{curve.metric}": mean, f"test/{name}/ci95": ci95}, step)
     models: dict[str, tuple[JobSpec, Params]] = {"MAML": (job, state.params)}
     for baseline in job.baselines:
-        models[baseline.name], curves = _baseline(job, baseline, store, emit)
-        results |= {f"{name}/{baseline.name}": curve for name, curve in curves.items()}
-    for name, curve in results.items():
-        for step, (mean, ci95) in enumerate(zip(curve.mean, curve.ci95, strict=True)):
-            if "/" not in name:  # at most 40 keys a run; the baselines' curves are in results.json
-                tracker.metrics({f"test/{name}/{curve.metric}": mean, f"test/{name}/ci95": ci95}, step)
+        try:
+            models[baseline.name], curves = _baseline(job, baseline, store, emit)
+            results |= {f"{name}/{baseline.name}": curve for name, curve in curves.items()}
+        except UserError as error:  # no reason to lose what is known of the run itself
+            emit("say", {"text": f"baseline {baseline.name} is left out: {error}"})
     emit("summary", _summary(job, state, results, store, tracker))  # first: what comes now could fail
     kept = {"results.json": json.dumps({k: v._asdict() for k, v in results.items()}, indent=2).encode()}
     first = job.evaluations[0].name
@@ -112,11 +128,22 @@ def test(
         shown_job = dataclasses.replace(job, tasks=last.tasks_of(job.tasks))
         kept |= {"episode.png": plots.episode_picture(shown_job, state.params, seed, last.steps)}
     for name, data in kept.items():
-        store.write(f"report/{name}", data)
-        tracker.artifact(name, data)
-    emit("say", {"text": "keeping the adapted model in MLflow"})
-    log_model(tracker, job, state, emit)
-    return results
+        store.write(f"{folder}/{name}", data)
+        tracker.artifact(f"{folder}/{name}", data)
+    if folder == REPORT:
+        emit("say", {"text": "keeping the model in MLflow"})
+        log_model(tracker, job, state, emit)
+
+
+def _interruptible(emit: Emit, should_stop: Callable[[], bool]) -> Emit:
+    """`emit`, but a stage that reports its progress ends where the run is asked to."""
+
+    def told(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "stage" and should_stop():
+            raise Stopped
+        emit(kind, fields)
+
+    return told
 
 
 def _evaluate_all(job: JobSpec, pool: WorkerPool, params: Params, emit: Emit, title: str = "testing") -> Results:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, linear, max_pool2d
 
 from meta_service.episode import Signature
+from meta_service.errors import UserError
 from meta_service.models.normalization import normalize
 from meta_service.params import Params
 
@@ -27,10 +28,18 @@ class Conv4:
     """How a block halves its image: by a stride of 2 (Omniglot, and the mean over the image before the linear layer),
     or by 2x2 max-pooling (MiniImageNet, and all positions go into the linear layer)."""
 
+    def __post_init__(self) -> None:
+        if self.filters < 1:
+            raise UserError(f"model.filters: at least 1 is expected, {self.filters} came")
+
     def init(self, seed: int, signature: Signature) -> Params:
         """theta for images [channels, height, width], the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
         channels, height, width = signature.inputs
+        if min(height, width) < 2**BLOCKS:
+            raise UserError(
+                f"model: images of at least {2**BLOCKS} x {2**BLOCKS} are expected, {signature.inputs} came"
+            )
         params: Params = {}
         for block in range(BLOCKS):
             weight = torch.empty(self.filters, channels if block == 0 else self.filters, 3, 3)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from meta_service.episode import Signature
+from meta_service.errors import UserError
 from meta_service.models.normalization import normalize
 from meta_service.params import Params
 
@@ -26,6 +27,10 @@ class MLP:
     """Normalise before each ReLU by batch statistics."""
     init_std: float = 0.01
     """Sigma of the initial weights."""
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, default=1) < 1 or self.init_std <= 0:
+            raise UserError(f"model: hidden units >= 1 and init_std > 0 are expected, {self} came")
 
     def init(self, seed: int, signature: Signature) -> Params:
         """theta for inputs and outputs of these shapes, the same for the same seed."""

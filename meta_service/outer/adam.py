@@ -26,6 +26,8 @@ class Adam:
     def __post_init__(self) -> None:
         if self.meta_lr <= 0 or (self.clip is not None and self.clip <= 0):
             raise UserError(f"outer: meta_lr > 0 and clip > 0 (or none) are expected, {self} came")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.epsilon > 0):
+            raise UserError(f"outer: beta1 and beta2 in [0, 1) and epsilon > 0 are expected, {self} came")
 
     def init(self, params: Params) -> MetaState:
         """The state before the first outer step: both moments zero."""

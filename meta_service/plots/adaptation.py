@@ -51,7 +51,7 @@ def adaptation_figure(curves: Mapping[str, AdaptationCurve]) -> Figure:
 
 
 def _ending(curve: AdaptationCurve) -> str:
-    return curve.wording() if abs(curve.after) + curve.ci95[-1] < 1000 else short(curve.metric, curve.after)
+    return curve.wording(-1) if abs(curve.mean[-1]) + curve.ci95[-1] < 1000 else short(curve.metric, curve.mean[-1])
 
 
 def is_baseline(name: str) -> bool:

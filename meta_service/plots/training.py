@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from meta_service.evaluation import AdaptationCurve, format_metric
+from meta_service.evaluation import AdaptationCurve, best_of, format_metric
 from meta_service.plots.metric import in_axis_units, metric_axis, one_metric, short
 from meta_service.plots.style import BLUE, GREEN, GREY, INK, ORANGE, band, end_labels, new_figure, plain, plural, png
 
@@ -31,15 +31,6 @@ def training_figure(history: Sequence[tuple[int, AdaptationCurve]], losses: Sequ
     lower.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return figure
-
-
-def best_of(history: Sequence[tuple[int, AdaptationCurve]]) -> tuple[int, AdaptationCurve] | None:
-    """The earliest of the best values after adaptation; None where no value is a number."""
-    best = None
-    for iteration, curve in history:
-        if np.isfinite(curve.after) and (best is None or curve.better_than(best[1].after)):
-            best = iteration, curve
-    return best
 
 
 def _draw_validation(axes: Axes, history: Sequence[tuple[int, AdaptationCurve]]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from meta_service.params import add, add_scaled, flatten, is_finite, norm, scale, sha256, unflatten
+from meta_service.params import add, flatten, is_finite, norm, scale, sha256, unflatten
 
 THETA = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([7.0])}
 
@@ -31,7 +31,6 @@ def test_a_vector_of_another_length_is_refused() -> None:
 
 def test_arithmetic_is_entry_by_entry() -> None:
     assert torch.equal(add(THETA, THETA)["b"], scale(THETA, 2)["b"])
-    assert torch.equal(add_scaled(THETA, -1, THETA)["b"], torch.zeros(2, 3))
 
 
 def test_the_norm_is_that_of_all_entries_together() -> None:
