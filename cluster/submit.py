@@ -92,7 +92,7 @@ class Jobs:
         """The submissions that are at work or about to be: of this run, or of all."""
         with _readable(self.surroundings.ray):
             found = [job for job in self.client.list_jobs() if not job.status.is_terminal()]
-        return [job.submission_id for job in found if run in (None, (job.metadata or {}).get("run"))]
+        return [str(job.submission_id) for job in found if run in (None, (job.metadata or {}).get("run"))]
 
     def lines(self, submission: str) -> Iterator[str]:
         """The output of a submission, line by line as it comes, until its end."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from meta_service.evaluation import AdaptationCurve, best_of, format_metric
 from meta_service.plots.metric import in_axis_units, metric_axis, one_metric, short
@@ -97,6 +97,7 @@ def _draw_losses(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())  # on so small a panel they would lie over each other
 
 
 def _finding(history: Sequence[tuple[int, AdaptationCurve]]) -> str:
