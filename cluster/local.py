@@ -20,6 +20,7 @@ from meta_service.errors import UserError
 __all__ = ["Surroundings", "bring_up", "check", "find", "take_down", "ui"]
 
 ORDER = ("s3", "mlflow", "ray")
+BUSY = 10.0  # seconds in which a service that only has much to do answers
 SLOW = 30.0  # seconds a running service may stay silent before it counts as dead: machines are loaded at times
 
 Say = Callable[[str], None]
@@ -34,6 +35,18 @@ class Attempt(NamedTuple):
     number: int
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Whatever the system refuses in the state folder, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the state folder {state_folder()} cannot be used ({error}); set META_STATE to a folder of your own"
+        ) from error
+
+
+@_readable()
 def bring_up(say: Say, ray: bool = True) -> Surroundings:
     """Start what is neither configured nor running, and wait until all of it answers; Ray only if asked for.
 
@@ -61,22 +74,27 @@ def bring_up(say: Say, ray: bool = True) -> Surroundings:
         return surroundings if ray or given.ray else surroundings._replace(ray="")
 
 
+@_readable()
 def find() -> Surroundings | None:
-    """The surroundings as they are, without starting anything; None if something embedded does not run.
+    """The surroundings as they are, without starting anything; None where an embedded S3 does not run.
 
-    An embedded Ray may be missing: runs can be asked about without it. Then its address is "".
+    An embedded Ray may be missing: runs can be asked about without it. Then its address is "". MLflow may too. A
+    service that runs but stays silent is given all the same: who asks it is told what is wrong.
     """
     given, place = configured(), Place(state_folder())
     known = ports.remembered(place.state)
-    answering = {
-        name for name in given.embedded if _running(name, place) and _service(name, place, given, known).ready()
-    }
-    if given.embedded - answering - {"ray"}:
+    deadline = time.monotonic() + BUSY
+    for name in ("s3", "ray"):
+        record = process.read(place.logs, name)
+        if name in given.embedded and record and process.alive(record):
+            _answers(_service(name, place, given, known), record, deadline)
+    if "s3" in given.embedded and not _running("s3", place):
         return None
     surroundings = compose(place, given, known)
-    return surroundings if "ray" in answering or given.ray else surroundings._replace(ray="")
+    return surroundings if given.ray or _running("ray", place) else surroundings._replace(ray="")
 
 
+@_readable()
 def take_down(say: Say) -> None:
     """End every embedded service and all it started; what S3 and MLflow have stored stays."""
     place = Place(state_folder())
@@ -95,6 +113,7 @@ def take_down(say: Say) -> None:
     say(f"Stopped {_titles(stopped)}" if stopped else "Nothing was running")
 
 
+@_readable()
 def ui() -> list[tuple[str, str, str]]:
     """Name, address and a note for each part, whether it runs or not."""
     given, place = configured(), Place(state_folder())
@@ -168,12 +187,18 @@ def _healthy(name: str, place: Place, given: Configured, say: Say) -> bool:
     if record.setting != service.setting:
         say(f"Restarting {service.title}: its artifacts now go to {service.setting}")
         return False
-    deadline = time.monotonic() + SLOW
+    if not _answers(service, record, time.monotonic() + SLOW):
+        say(f"Restarting {service.title}: it runs but does not answer")
+        return False
+    return True
+
+
+def _answers(service: Service, record: process.Record, deadline: float) -> bool:
+    """Waits until the service answers; False where it ends, or the time does."""
     while process.alive(record) and time.monotonic() < deadline:
         if service.ready():
             return True
         time.sleep(0.2)
-    say(f"Restarting {service.title}: it runs but does not answer")
     return False
 
 

@@ -29,6 +29,9 @@ RAY_PORTS = (
 )  # fmt: skip
 PORTS = {"s3": S3_PORTS, "mlflow": MLFLOW_PORTS, "ray": RAY_PORTS}
 BUCKETS = ("mlflow", "runs")
+DATA_FOLDERS = ("DATA_ROOT", "DATA_CACHE")
+FOLDERS = (*DATA_FOLDERS, "XDG_CACHE_HOME", "XDG_STATE_HOME")
+"""Where a driver's files are comes with each job: what held when the services were started may not hold any more."""
 
 
 class Place(NamedTuple):
@@ -228,7 +231,7 @@ def _secret_file(path: Path, fresh: Callable[[], str]) -> str:
 
 def _environment(**own: str) -> dict[str, str]:
     """The environment of a service: ours, without what would turn it to somebody else's cluster, server or account."""
-    foreign = ("RAY_", "MLFLOW_", "AWS_", "S3_")
+    foreign = ("RAY_", "MLFLOW_", "AWS_", "S3_", "ARTIFACT_ROOT", "META_EMBEDDED", *FOLDERS)
     ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # Entry points of jobs say `python`, and that has to be this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', os.defpath)}"

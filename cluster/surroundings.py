@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from cluster.probe import is_loopback
-from cluster.services import Place, account
+from cluster.services import DATA_FOLDERS, FOLDERS, Place, account
 from meta_service.errors import UserError
 
 
@@ -25,6 +25,9 @@ class Surroundings(NamedTuple):
     """Which of "ray", "mlflow" and "s3" are ours."""
 
 
+EMBEDDED = "META_EMBEDDED"  # the addresses in an environment that are of embedded services, not the user's
+
+
 class Configured(NamedTuple):
     """The addresses the user gave; None where one is to be embedded."""
 
@@ -40,8 +43,13 @@ class Configured(NamedTuple):
 
 
 def configured(env: Mapping[str, str] = os.environ) -> Configured:
-    """Read RAY_ADDRESS, MLFLOW_TRACKING_URI and ARTIFACT_ROOT; an address of the wrong kind is a UserError."""
-    ray, mlflow, artifacts = (env.get(name) or None for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT"))
+    """Read RAY_ADDRESS, MLFLOW_TRACKING_URI and ARTIFACT_ROOT; an address of the wrong kind is a UserError.
+
+    What `Surroundings.env` has brought into the environment is not the user's, and counts as not set.
+    """
+    ours = {"", *env.get(EMBEDDED, "").split()}
+    names = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT")
+    ray, mlflow, artifacts = (None if env.get(name, "") in ours else env[name] for name in names)
     if ray and not _is_http(ray):
         host = urlsplit(ray if "://" in ray else f"//{ray}").hostname or "HOST"
         raise UserError(
@@ -70,9 +78,11 @@ def state_folder() -> Path:
 
 def compose(place: Place, given: Configured, ports: Mapping[str, int]) -> Surroundings:
     """The surroundings, once it is known where the embedded parts listen."""
-    mlflow = given.mlflow or f"http://127.0.0.1:{ports['mlflow']}"
+    mlflow = given.mlflow or f"http://127.0.0.1:{ports.get('mlflow', 0)}"
     artifacts = given.artifacts or "s3://runs"
     env = {"MLFLOW_TRACKING_URI": mlflow, "ARTIFACT_ROOT": artifacts, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    addresses = {"mlflow": mlflow, "s3": artifacts}
+    env[EMBEDDED] = " ".join(addresses[part] for part in sorted(given.embedded - {"ray"}))
     if given.mlflow:  # user, password, token, certificate
         env |= {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
         env["MLFLOW_TRACKING_URI"] = mlflow
@@ -82,7 +92,7 @@ def compose(place: Place, given: Configured, ports: Mapping[str, int]) -> Surrou
     else:  # never left open: an unset mode takes whatever lies in the home folder; the token the cluster has itself
         given_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
         env["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE") or ("token" if given_token else "disabled")
-    for name in ("DATA_ROOT", "DATA_CACHE"):  # a driver on the cluster starts in another folder
+    for name in FOLDERS if "ray" in given.embedded else DATA_FOLDERS:  # absolute: a driver starts in another folder
         if os.environ.get(name):
             env[name] = str(Path(os.environ[name]).expanduser().resolve())
     if any(name.lower().endswith("_proxy") for name in os.environ) and given.embedded:

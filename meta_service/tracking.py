@@ -93,8 +93,9 @@ class MLflowTracker:
     What a dead server does not take stays in the spool. A spool belongs to one run: opened again it goes on with it.
     """
 
-    def __init__(self, uri: str, spool: Path, say: Say = _LOG.warning) -> None:
+    def __init__(self, uri: str, spool: Path, say: Say = _LOG.warning, run_id: str | None = None) -> None:
         """Use `start`."""
+        self._given = run_id
         self.uri, self._spool, self._say = uri.rstrip("/"), Spool(spool), say
         self._delivery = Delivery(self.uri, self._spool, say)
         self._closing, self._stop = threading.Event(), threading.Event()
@@ -112,20 +113,19 @@ class MLflowTracker:
         say: Say = _LOG.warning,
     ) -> "MLflowTracker":
         """A run of this name in this experiment, or the run `run_id` continued; returns at once, server or not."""
-        tracker = MLflowTracker(uri, spool, say)
+        tracker = MLflowTracker(uri, spool, say, run_id)
         tracker._put("start", experiment=experiment, run_name=run_name, run_id=run_id, key=uuid.uuid4().hex)
         tracker.tags(tags)
         return tracker
 
     @property
     def run_id(self) -> str | None:
-        return self._spool.facts.get("run_id")
+        return self._spool.facts.get("run_id") or self._given  # which may not be asked for yet: another node's spool
 
     @property
     def address(self) -> str:
-        if not self.run_id:
-            return ""
-        return f"{self.uri}/#/experiments/{self._spool.facts['experiment_id']}/runs/{self.run_id}"
+        facts = self._spool.facts
+        return f"{self.uri}/#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}" if "run_id" in facts else ""
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._put("params", values={name: str(value) for name, value in values.items()})

@@ -13,7 +13,8 @@ os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
 from cluster import local
 from cluster.local import Surroundings
 
-CONFIGURING = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT", "MLFLOW_PORT", "S3_PORT", "RAY_DASHBOARD_PORT")
+ADDRESSES = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT", "META_EMBEDDED")
+CONFIGURING = (*ADDRESSES, "MLFLOW_PORT", "S3_PORT", "RAY_DASHBOARD_PORT")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,13 @@ import numpy as np
 from meta_service.data.progress import progress, say
 from meta_service.errors import UserError
 
+FRESH_S = 5.0  # so long what was read counts as unchanged: a job prepares its data once for each evaluation
 FORMAT = 1  # of the cache's files; another number makes older caches be prepared anew
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 _forgettable: list[Callable[[], None]] = []
+_read_at = -FRESH_S  # when a remembered result was last computed
 
 
 class Contents(NamedTuple):
@@ -77,7 +80,10 @@ def once_per_process(function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
 
     @functools.cache
     def remembered(environment: tuple[str | None, ...], *args: Any) -> T:
-        return function(*args)
+        global _read_at
+        result = function(*args)
+        _read_at = time.monotonic()
+        return result
 
     @functools.wraps(function)
     def call(*args: *Ts) -> T:
@@ -92,6 +98,12 @@ def forget() -> None:
     """Makes this process look at its caches anew."""
     for clear in _forgettable:
         clear()
+
+
+def forget_unless_fresh() -> None:
+    """The same, unless this process has just read something: looking at a folder with many files takes long."""
+    if time.monotonic() - _read_at >= FRESH_S:
+        forget()
 
 
 def prepared(name: str, title: str, find: Callable[[], Source | None], fetch: Callable[[], Source]) -> Images:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from meta_service.data.cache import Images, forget
+from meta_service.data.cache import Images, forget_unless_fresh
 from meta_service.data.labelled import starts
 from meta_service.episode import Batch, Predict, Signature, Split
 from meta_service.errors import UserError
@@ -88,9 +88,10 @@ class FewShot:
     def prepare(self) -> str:
         """Makes the images ready on this machine, once, and returns the SHA-256 of their content.
 
-        Raises UserError where data are missing, broken or too few for `ways`, `shots` and the query examples.
+        Data that have changed are noticed, if not within the seconds after they were read. Raises UserError where data
+        are missing, broken or too few for `ways`, `shots` and the query examples.
         """
-        forget()
+        forget_unless_fresh()
         digest = self.images().sha256
         for split in SPLITS:
             table = self.table(split)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cluster import local, ports, process, services
 from cluster.local import Surroundings
 from cluster.probe import bearer, get
 from cluster.services import Place
-from cluster.surroundings import configured
+from cluster.surroundings import Configured, compose, configured
 from meta_service.errors import UserError
 
 
@@ -63,6 +63,36 @@ class TestRunning:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("DATA_ROOT", "data")
         assert local.bring_up(print).env["DATA_ROOT"] == str(tmp_path / "data")
+
+    def test_what_was_brought_into_the_environment_is_still_embedded(
+        self, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in surroundings.env.items():
+            monkeypatch.setenv(name, value)
+        assert local.bring_up(print) == surroundings
+        assert configured().embedded == {"ray", "mlflow", "s3"}
+
+    def test_runs_can_be_asked_about_while_mlflow_is_silent(self, surroundings: Surroundings, place: Place) -> None:
+        record = process.read(place.logs, "mlflow")
+        assert record is not None
+        members = process.members(record)
+        for pid in members:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            since = time.monotonic()
+            assert local.find() == surroundings
+            assert time.monotonic() - since < 2
+        finally:
+            for pid in members:
+                os.kill(pid, signal.SIGCONT)
+
+    def test_a_silent_ray_is_given_all_the_same(
+        self, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(local, "BUSY", 0.5)
+        real = services.ray
+        monkeypatch.setattr(services, "ray", lambda *given: real(*given)._replace(ready=lambda: False))
+        assert local.find() == surroundings
 
     def test_secrets_are_for_the_owner_only(self, place: Place) -> None:
         for path in (place.state, place.credentials, place.token, place.temp, place.logs):
@@ -130,8 +160,6 @@ class TestRunning:
 
         for name, value in surroundings.env.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.delenv("ARTIFACT_ROOT")
-        monkeypatch.delenv("MLFLOW_TRACKING_URI")
         open_store("s3://runs/kept").write("a", b"1")
         record = process.read(place.logs, "s3")
         assert record is not None
@@ -286,6 +314,38 @@ class TestConfiguration:
         env = services.ray(Place(nothing_configured), dict.fromkeys((p.name for p in services.RAY_PORTS), 1)).env
         assert "AWS_PROFILE" not in env
         assert "RAY_ADDRESS" not in env
+
+    def test_an_address_of_the_user_s_beside_embedded_ones_counts(self) -> None:
+        inherited = {"META_EMBEDDED": "http://127.0.0.1:5000 s3://runs", "ARTIFACT_ROOT": "s3://runs"}
+        given = configured(inherited | {"MLFLOW_TRACKING_URI": "http://mlflow.example"})
+        assert given == (None, "http://mlflow.example", None)
+
+    def test_where_the_files_are_comes_with_each_job_and_not_from_the_start_of_the_services(
+        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in services.FOLDERS:
+            monkeypatch.setenv(name, "/somewhere")
+        place = Place(nothing_configured)
+        known = {port.name: 1 for ports in services.PORTS.values() for port in ports}
+        assert not services.ray(place, known).env.keys() & {*services.FOLDERS}
+        nothing_configured.mkdir()
+        assert compose(place, configured(), known).env.items() >= dict.fromkeys(services.FOLDERS, "/somewhere").items()
+        cluster = Configured("http://ray.example", "http://mlflow.example", "s3://bucket")
+        assert compose(place, cluster, {}).env.keys() & {*services.FOLDERS} == {"DATA_ROOT", "DATA_CACHE"}
+        for name in services.FOLDERS:
+            monkeypatch.delenv(name)
+        assert not compose(place, configured(), known).env.keys() & {*services.FOLDERS}
+
+    @pytest.mark.parametrize("command", [lambda: local.bring_up(print), local.find, local.ui])
+    def test_a_state_folder_that_cannot_be_used_is_one_line(
+        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], object]
+    ) -> None:
+        file = nothing_configured.with_name("file")
+        file.touch()
+        monkeypatch.setenv("META_STATE", str(file / "state"))
+        with pytest.raises(UserError, match=r"cannot be used .*set META_STATE to a folder of your own") as caught:
+            command()
+        assert "\n" not in str(caught.value)
 
     def test_nothing_runs_in_an_empty_state_folder(self, nothing_configured: Path) -> None:
         assert local.find() is None

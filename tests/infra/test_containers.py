@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import services
+from cluster.services import Place
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -96,6 +99,12 @@ def test_every_option_of_a_command_is_one_the_installed_program_knows(
 def test_the_workers_join_the_port_the_head_listens_on() -> None:
     assert "--port=6379" in SERVICES["ray-head"]["command"]
     assert "--address=ray-head:6379" in SERVICES["ray-worker"]["command"]
+
+
+def test_a_driver_has_as_long_to_save_a_checkpoint_as_with_the_embedded_ray(tmp_path: Path) -> None:
+    embedded = services.ray(Place(tmp_path), {port.name: 1 for port in services.RAY_PORTS}).env
+    name = "RAY_JOB_STOP_WAIT_TIME_S"
+    assert {SERVICES[node]["environment"][name] for node in ("ray-head", "ray-worker")} == {embedded[name]}
 
 
 def test_mlflow_accepts_the_host_name_its_clients_use() -> None:

@@ -1,8 +1,10 @@
 """The MLflow model of a run predicts what `load` predicts, in a process that knows nothing else."""
 
+import ast
 import dataclasses
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,28 @@ def test_a_folder_with_job_and_theta_is_all_it_needs(tmp_path: Path) -> None:
     answer = _load_pyfunc(str(tmp_path)).predict({"support_x": x, "support_y": np.sin(x), "query_x": x}, {"steps": 2})
     expected = MetaModel(SINUSOID, state.params).adapt(x, np.sin(x), steps=2).predict(x)
     assert np.array_equal(answer, expected)
+
+
+def test_everything_a_served_model_imports_is_installed_with_it() -> None:
+    package = serving.PACKAGE
+    modules = ["meta_service.served"]
+    modules += [f"meta_service.{f}.{m.stem}" for f in ("tasks", "models") for m in (package / f).glob("[!_]*.py")]
+    code = f"import sys, {', '.join(modules)}; print(*(m for m in sys.modules if m.startswith('meta_service')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, capture_output=True, text=True, check=True)
+    imported = set()
+    for name in done.stdout.split():
+        (path,) = (
+            p for end in (".py", "/__init__.py") if (p := package.parent / (name.replace(".", "/") + end)).exists()
+        )
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module or "")
+    foreign = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"meta_service"}
+    packages = packages_distributions()
+    needed = {packages[name][0].lower() for name in foreign}
+    assert {"torch", "pillow"} <= needed <= set(serving.REQUIREMENTS)
 
 
 def test_the_example_fits_the_signature() -> None:

@@ -283,12 +283,22 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(server: Server, tmp_path: 
     assert run.data.tags["changed.resources.workers"] == "3"
 
 
+def test_a_run_that_goes_on_keeps_its_id_where_the_server_is_away(closed_port: int, start: Start) -> None:
+    given = uuid.uuid4().hex
+    tracker = start(f"http://127.0.0.1:{closed_port}", run_id=given)
+    assert tracker.run_id == given
+    assert tracker.address == ""
+    tracker.end("KILLED")
+    assert tracker.run_id == given
+
+
 def test_a_run_the_server_does_not_know_is_begun_anew(server: Server, start: Start) -> None:
     said: list[str] = []
     tracker = start(server.uri, run_id=uuid.uuid4().hex, said=said)
     tracker.metrics({"train/loss": 1.0}, 1)
     tracker.end("FINISHED")
     assert len(server.history(tracker.run_id, "train/loss")) == 1
+    assert tracker.address.endswith(f"/runs/{tracker.run_id}")
     assert "a new one is made" in said[0]
 
 

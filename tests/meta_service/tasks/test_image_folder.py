@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meta_service.data import cache, image_folder
 from meta_service.data.cache import forget
 from meta_service.errors import UserError
 from meta_service.tasks.image_folder import ImageFolder
@@ -72,12 +73,25 @@ def test_an_archive_is_as_good_as_a_folder(tmp_path, files):
     assert folder.prepare() == zipped.prepare()
 
 
-def test_a_changed_image_is_seen_by_the_next_prepare(tmp_path, files, picture):
+def test_a_changed_image_is_seen_by_the_next_prepare(tmp_path, files, picture, monkeypatch):
+    monkeypatch.setattr(cache, "FRESH_S", 0.0)
     path = write(tmp_path / "own", files)
     first = tasks(path).prepare()
     assert tasks(path).prepare() == first
     (path / "train/rose/0.png").write_bytes(picture(200, 31))
     assert tasks(path).prepare() != first
+
+
+def test_a_folder_is_looked_at_once_for_all_evaluations_of_a_job(tmp_path, files, monkeypatch):
+    looks = []
+    fingerprint = image_folder._fingerprint
+    monkeypatch.setattr(image_folder, "_fingerprint", lambda place: looks.append(place) or fingerprint(place))
+    path = write(tmp_path / "own", files)
+    assert tasks(path).prepare() == tasks(path, query_shots=3).prepare()
+    assert looks == [path]
+    monkeypatch.setattr(cache, "FRESH_S", 0.0)
+    tasks(path).prepare()
+    assert looks == [path, path]
 
 
 def test_two_sizes_of_one_folder_stand_side_by_side(tmp_path, files):
