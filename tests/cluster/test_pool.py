@@ -13,10 +13,12 @@ from meta_service.driver import meta_train
 from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import Evaluation, JobSpec, Resources
+from meta_service.models.conv4 import Conv4
 from meta_service.objective import MetaGradient
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.state import MetaState
 from tests.cluster.hostile import Hostile
+from tests.meta_service.tiny import TinyImages
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -45,11 +47,24 @@ def digest(job: JobSpec, pool: WorkerPool) -> str:
     return meta_train(job, pool, job.init(), Nobody()).sha256()
 
 
-def test_one_two_and_three_workers_and_this_process_end_with_the_same_digest() -> None:
-    digests = {0: digest(SINUSOID, LocalPool.of(SINUSOID))}
+CONVOLUTIONS = replace(
+    jobs.find("omniglot"),
+    tasks=TinyImages(double=False),
+    model=Conv4(filters=8),
+    iterations=20,
+    meta_batch_size=5,
+    tasks_per_block=2,
+    validate_every=20,
+    validation=Evaluation("validation", num_tasks=4, steps=1),
+)
+
+
+@pytest.mark.parametrize("job", [SINUSOID, CONVOLUTIONS], ids=["mlp", "conv"])
+def test_one_two_and_three_workers_and_this_process_end_with_the_same_digest(job: JobSpec) -> None:
+    digests = {0: digest(job, LocalPool.of(job))}
     for workers in (1, 2, 3):
-        pool = pool_of(SINUSOID, workers)
-        digests[workers] = digest(SINUSOID, pool)
+        pool = pool_of(job, workers)
+        digests[workers] = digest(job, pool)
         pool.close()
     assert len(set(digests.values())) == 1, digests
 
