@@ -100,7 +100,7 @@ def progress_text(event: dict[str, Any]) -> str:
 def result_table(event: dict[str, Any]) -> Table:
     """Test metrics before and after adaptation, each with its 95 % confidence interval."""
     curves = {name: AdaptationCurve(**curve) for name, curve in event["results"].items()}
-    steps = sorted({k for c in curves.values() for k in (0, 1, c.headline, len(c.mean) - 1) if k < len(c.mean)})
+    steps = sorted({k for c in curves.values() for k in (0, 1, 5, c.headline, len(c.mean) - 1) if k < len(c.mean)})
     metric = next(iter(curves.values())).metric if curves else ""
     table = Table(box=SIMPLE, title=f"{event['job']}: test {metric}, 95 % CI", title_justify="left")
     table.add_column("evaluation", no_wrap=True)

@@ -23,8 +23,8 @@ class MetaModel:
 
     @property
     def default_steps(self) -> int:
-        """Gradient steps of adaptation: as in the job's first evaluation, or as in its training."""
-        return self.job.evaluations[0].steps if self.job.evaluations else self.job.algorithm.inner_steps
+        """Gradient steps of adaptation: those the job's first result is stated for."""
+        return self.job.evaluations[0].headline_step
 
     def adapt(
         self, support_x: Any, support_y: Any, steps: int | None = None, inner_lr: float | None = None

@@ -1,5 +1,6 @@
 """The command line refuses what is wrong in one line, before anything starts."""
 
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def user(nothing_configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):  # a port where nobody answers
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies it was first used with
     (tmp_path / "data").mkdir()
     return tmp_path
 

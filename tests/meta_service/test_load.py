@@ -70,9 +70,9 @@ def test_steps_are_those_of_the_first_evaluation() -> None:
     assert np.array_equal(adapted.predict(X), model(SINUSOID).adapt(X, np.sin(X), steps=10).predict(X))
 
 
-def test_without_evaluations_steps_are_those_of_training() -> None:
-    job = dataclasses.replace(SINUSOID, evaluations=(), algorithm=MAML(inner_steps=4))
-    assert model(job).default_steps == 4
+def test_steps_are_by_default_those_the_first_result_is_stated_for() -> None:
+    assert model(SINUSOID).default_steps == 10
+    assert model(jobs.find("omniglot")).default_steps == 3
 
 
 def test_no_steps_leave_theta() -> None:
