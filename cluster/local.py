@@ -6,13 +6,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from cluster import ports, process, services
 from cluster.preflight import check
+from cluster.probe import is_deserted
 from cluster.services import Place, Service
 from cluster.surroundings import Configured, Surroundings, aws, compose, configured, state_folder
 from meta_service.errors import UserError
@@ -107,9 +108,8 @@ def take_down(say: Say) -> None:
             found = list(pool.map(lambda name: process.stop(place.logs, name), reversed(ORDER)))
         stopped = [name for name, was_there in zip(reversed(ORDER), found, strict=True) if was_there]
         shutil.rmtree(place.temp, ignore_errors=True)
-        for path in services.socket_files(ports.remembered(place.state)):
-            with suppress(OSError):
-                path.unlink()
+        for path in filter(is_deserted, services.socket_files(ports.remembered(place.state))):
+            path.unlink(missing_ok=True)
     say(f"Stopped {_titles(stopped)}" if stopped else "Nothing was running")
 
 

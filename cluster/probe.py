@@ -1,10 +1,12 @@
-"""One HTTP question with a short wait, answered by a status code."""
+"""Whether somebody is there: a question with a short wait."""
 
 import base64
 import http.client
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -46,6 +48,18 @@ def answers(url: str, headers: Mapping[str, str] | None = None, timeout: float =
 def is_loopback(url: str) -> bool:
     """Whether the address is of this machine only."""
     return (urlsplit(url).hostname or "") in LOOPBACK
+
+
+def is_deserted(path: Path) -> bool:
+    """Whether a Unix socket is left over: it exists, and nobody listens. Another's may have got the same name since."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def bearer(token: str) -> dict[str, str]:

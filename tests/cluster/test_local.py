@@ -15,7 +15,7 @@ import pytest
 
 from cluster import local, ports, process, services
 from cluster.local import Surroundings
-from cluster.probe import bearer, get
+from cluster.probe import bearer, get, is_deserted
 from cluster.services import Place
 from cluster.surroundings import Configured, compose, configured
 from meta_service.errors import UserError
@@ -486,3 +486,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_socket_counts_as_deserted_only_where_nobody_listens(tmp_path: Path) -> None:
+    """Another checkout's server may use the ports, and so the socket names, that ours used before."""
+    path = tmp_path / "s"
+    assert not is_deserted(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        assert not is_deserted(path)
+    assert is_deserted(path)
