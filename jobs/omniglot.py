@@ -1,6 +1,6 @@
 """Omniglot classification, 5-way 1-shot with convolutions: section 5.2, Table 1 of the paper.
 
-    make submit JOB=omniglot                                       paper: 98.7 +- 0.4 %; ours, 7,000 steps: 98.1 +- 0.5 %
+    make submit JOB=omniglot                                       paper: 98.7 +- 0.4 %; ours, 7,000 its: 98.1 +- 0.5 %
     make submit JOB=omniglot ARGS="tasks.shots=5"                  paper: 99.9 +- 0.1 %
     make submit JOB=omniglot_20way                                 paper: 95.8 +- 0.3 %
     make submit JOB=omniglot_20way ARGS="tasks.shots=5"            paper: 98.9 +- 0.2 %
