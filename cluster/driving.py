@@ -93,8 +93,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: Any) -> None:
         if asked:  # the second time means: now
             sys.exit(128 + number)
-        asked.append(number)
-        _say("stopping after this outer step")
+        asked.append(number)  # and nothing else: the program may be in the middle of writing a line
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -52,6 +52,7 @@ def run(
         end = "FINISHED"
     except Stopped:
         end = "KILLED"
+        emit("say", {"text": f"stopped at iteration {state.iteration:,} of {job.iterations:,}; the checkpoint is kept"})
     finally:
         state = journal.state or state  # where training failed, the last good one
         try:
