@@ -1,5 +1,6 @@
 """Few-shot classification: N classes, K examples of each to adapt on, and others to judge by."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -40,7 +41,7 @@ def class_table(images: Images, names: Iterable[str]) -> ClassTable:
     )
 
 
-class FewShot:
+class FewShot(ABC):
     """What all image tasks share; each adds its fields, its images and its class split."""
 
     # the fields of the frozen dataclasses below, which document them
@@ -65,21 +66,21 @@ class FewShot:
         return "accuracy"
 
     @property
-    def signature(self) -> Signature:
-        raise NotImplementedError
+    @abstractmethod
+    def signature(self) -> Signature: ...
 
     @property
+    @abstractmethod
     def queries(self) -> int:
         """How many query examples a class has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self) -> Images:
         """The prepared data set; prepares it where it is not yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def table(self, split: Split) -> ClassTable:
         """The classes of a split; remembered in this process."""
-        raise NotImplementedError
 
     def turns(self) -> int:
         """By how many quarter turns a class may be turned to be another class: 1 for none, or 4."""
