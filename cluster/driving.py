@@ -64,7 +64,8 @@ def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
                 folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
                 state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder)
             else:
-                state = runner.run(job, store, tracker, pool, print_event, should_stop)
+                rescue = open_store(str(SPOOL / f"{run}.rescued"))
+                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue)
     finally:
         tracker.end(state)
     return state

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from meta_service import plots
-from meta_service.artifacts import ArtifactStore
+from meta_service.artifacts import ArtifactStore, StorageError
 from meta_service.checkpoint import Checkpoints
 from meta_service.dotted import flatten, override
 from meta_service.driver import Stopped, meta_train
@@ -32,12 +32,23 @@ Results = dict[str, AdaptationCurve]
 
 
 def run(
-    job: JobSpec, store: ArtifactStore, tracker: Tracker, pool: WorkerPool, emit: Emit, should_stop: Callable[[], bool]
+    job: JobSpec,
+    store: ArtifactStore,
+    tracker: Tracker,
+    pool: WorkerPool,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    rescue: ArtifactStore,
 ) -> State:
-    """Trains from the latest checkpoint, or from the start, and then tests: FINISHED, or KILLED if it was stopped."""
+    """Trains from the latest checkpoint, or from the start, and then tests: FINISHED, or KILLED if it was stopped.
+
+    Where `store` does not take the last checkpoint, `rescue` on this machine does; a later run looks there, too.
+    """
     checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
     journal = Journal(job, store, tracker, checkpoints, emit)
-    state = checkpoints.latest() or job.init()
+    rescued = Checkpoints(rescue)
+    found = [state for state in (checkpoints.latest(), rescued.latest()) if state]
+    state = max(found, key=lambda state: state.iteration, default=None) or job.init()
     journal.status("RUNNING", state.iteration)
     if state.iteration:
         emit("say", {"text": f"resumed at iteration {state.iteration:,} of {job.iterations:,}"})
@@ -57,6 +68,10 @@ def run(
         state = journal.state or state  # where training failed, the last good one
         try:
             checkpoints.save(state)
+        except StorageError:
+            rescued.save(state)
+            emit("say", {"text": f"iteration {state.iteration:,} is kept in {rescue.address()}, for `make resume`"})
+            raise
         finally:  # where the store is away, the other ends are still to be told
             journal.status("STOPPED" if end == "KILLED" else end, state.iteration)
             journal.close()
