@@ -1,5 +1,6 @@
 """The blocks on a Ray cluster: stateless actors, and a loop that asks for lost blocks again."""
 
+import gc
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -8,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from torch.func import grad
 
 from meta_service.episode import Split
 from meta_service.errors import UserError
@@ -32,7 +35,9 @@ class TaskWorker:
         self.like = {name: value.to(device) for name, value in like.items()}
 
     def ready(self) -> None:
-        """Answers once the worker is up and its data are there."""
+        """Answers once the worker is up, its data are there, and what torch imports at its first gradient is loaded."""
+        grad(torch.sum)(torch.zeros(1))
+        gc.freeze()  # Ray has the garbage collected again and again; what is loaded by now never is any
 
     def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
         result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
