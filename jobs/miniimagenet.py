@@ -20,7 +20,6 @@ job = JobSpec(
     iterations=60_000,
     meta_batch_size=4,
     tasks_per_block=1,
-    vectorize="loop",
     validate_every=500,
     validation=Evaluation("validation", num_tasks=100, steps=10),
     checkpoint_every=250,

@@ -104,8 +104,10 @@ class JobSpec:
     tasks_per_block: int = 4
     """Tasks computed together by one worker. A number of the job, not of the cluster: it fixes the order of addition,
     and with it every bit of the result."""
-    vectorize: Literal["vmap", "loop"] = "vmap"
-    """Compute the tasks of a block at once, or one after the other (less memory, another rounding)."""
+    vectorize: Literal["adjoint", "vmap", "loop"] = "adjoint"
+    """How a block is computed; each rounds differently. `adjoint`: derivatives written out by hand, the fastest, for the
+    models and tasks that have them (MLP, Conv4; all supervised tasks), else as `vmap`: torch.func, all tasks at once;
+    `loop`: torch.func, one task after the other, for any model."""
     seed: int = 0
     """Names the run's initial theta and all its tasks."""
     validate_every: int = 500

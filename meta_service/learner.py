@@ -1,8 +1,10 @@
 """One block of tasks: from seeds and theta to meta-gradients, or to adaptation curves. Keeps no state, knows no Ray."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,12 +12,21 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from meta_service.adjoint.network import Network
 from meta_service.algorithms.maml import MAML
 from meta_service.allocator import keep_freed_memory
 from meta_service.episode import Batch, Episode, Split, TaskDistribution
 from meta_service.job import Evaluation, JobSpec
+from meta_service.losses import OutputLoss
 from meta_service.objective import MetaGradient
 from meta_service.params import Params
+
+
+class Drawn(NamedTuple):
+    """The tasks of a block, along a first axis [tasks, ...]."""
+
+    support: Batch
+    query: Batch
 
 
 class Learner:
@@ -31,15 +42,35 @@ class Learner:
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:
         """The sum of the meta-gradients of the training tasks with these seeds."""
+        return self.block(params, self.draw(self.job.tasks, seeds, "train"))
+
+    def draw(self, tasks: TaskDistribution, seeds: Sequence[int], split: Split) -> Drawn:
+        """The tasks with these seeds, stacked, on the learner's device."""
+        supports, queries = zip(*(tasks.sample(seed, split) for seed in seeds), strict=True)
+        return Drawn(_stack(supports, self.device), _stack(queries, self.device))
+
+    def block(self, params: Params, drawn: Drawn) -> MetaGradient:
+        """The sum of the meta-gradients of these tasks."""
         job, algorithm = self.job, self.job.algorithm
+        if differentiated := self._by_hand(job.tasks):
+            network, loss = differentiated
+            support, query = (network.data(batch.inputs, batch.targets) for batch in drawn)
+            sums = [
+                MetaGradient(grads, float(losses.sum()), len(losses))
+                for part in support.parts()
+                for grads, losses in [
+                    algorithm.block_meta_gradient(network, loss, params, support.part(part), query.part(part))
+                ]
+            ]
+            return reduce(add, sums)
 
         def of_task(support: Batch, query: Batch) -> tuple[Params, Tensor]:
             loss = loss_of(job, job.tasks)
             return algorithm.meta_gradient(loss, params, Episode((support,) * algorithm.inner_steps, query))
 
-        grads, losses = self._each(of_task, job.tasks, seeds, "train")
+        grads, losses = self._each(of_task, drawn)
         total = {name: value.sum(0) for name, value in grads.items()}
-        return MetaGradient(total, float(losses.sum()), len(seeds))
+        return MetaGradient(total, float(losses.sum()), len(losses))
 
     def curves(
         self, params: Params, seeds: Sequence[int], split: Split, evaluation: Evaluation, inner_lr: float | None = None
@@ -48,23 +79,48 @@ class Learner:
         job = self.job
         algorithm = dataclasses.replace(job.algorithm, inner_lr=inner_lr or job.algorithm.inner_lr)
         tasks = evaluation.tasks_of(job.tasks)
+        drawn = self.draw(tasks, seeds, split)
+        if differentiated := self._by_hand(tasks):
+            parts = self._curves_by_hand(*differentiated, params, drawn, tasks, algorithm, evaluation.steps)
+            return torch.cat(list(parts)).double().cpu().numpy()
 
         def of_task(support: Batch, query: Batch) -> Tensor:
             return adaptation_curve(job, algorithm, tasks, params, Episode((support,) * evaluation.steps, query))
 
-        curves: Tensor = self._each(of_task, tasks, seeds, split)
+        curves: Tensor = self._each(of_task, drawn)
         return curves.double().cpu().numpy()
 
-    def _each(
-        self, of_task: Callable[[Batch, Batch], Any], tasks: TaskDistribution, seeds: Sequence[int], split: Split
-    ) -> Any:
+    def _curves_by_hand(
+        self,
+        network: Network,
+        loss: OutputLoss,
+        params: Params,
+        drawn: Drawn,
+        tasks: TaskDistribution,
+        algorithm: MAML,
+        steps: int,
+    ) -> Iterator[Tensor]:
+        support, query = (network.data(batch.inputs, batch.targets) for batch in drawn)
+        for part in query.parts():
+            theta = {name: value[None] for name, value in params.items()}
+            judged = query.part(part)
+            points = [_metrics(tasks, network.outputs(theta, judged), judged.targets)]
+            for _ in range(steps):
+                theta = algorithm.descend(theta, network.gradient(loss, theta, support.part(part)).grads)
+                points.append(_metrics(tasks, network.outputs(theta, judged), judged.targets))
+            yield torch.stack(points, 1)
+
+    def _by_hand(self, tasks: TaskDistribution) -> tuple[Network, OutputLoss] | None:
+        """What the adjoint needs, where job, model and tasks have it."""
+        network, loss = getattr(self.job.model, "network", None), getattr(tasks, "output_loss", None)
+        return (network, loss) if self.job.vectorize == "adjoint" and network and loss else None
+
+    def _each(self, of_task: Callable[[Batch, Batch], Any], drawn: Drawn) -> Any:
         """`of_task(support, query)` of every task, stacked along a first axis [tasks, ...]."""
-        drawn = [tasks.sample(seed, split) for seed in seeds]
-        supports, queries = zip(*drawn, strict=True)
-        if self.job.vectorize == "vmap":
-            return vmap(of_task)(_stack(supports, self.device), _stack(queries, self.device))
-        on_device = [tree_map(lambda t: t.to(self.device), pair) for pair in drawn]
-        return _stack([of_task(support, query) for support, query in on_device], self.device)
+        if self.job.vectorize != "loop":
+            return vmap(of_task)(*drawn)
+        tasks = len(drawn.query.targets)
+        return _stack([of_task(*tree_map(lambda t, i=i: t[i], tuple(drawn))) for i in range(tasks)], self.device)
 
 
 def loss_of(job: JobSpec, tasks: TaskDistribution) -> Callable[[Params, Batch], Tensor]:
@@ -86,6 +142,13 @@ def adaptation_curve(
         params = algorithm.inner_step(loss, params, batch)
         points.append(metric(params))
     return torch.stack(points)
+
+
+def _metrics(tasks: TaskDistribution, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The metric of each task, from its outputs [T, N, O]: [T]."""
+    return torch.stack(
+        [tasks.metric(lambda *_, o=o: o, Batch((), y)) for o, y in zip(outputs, targets, strict=True)]
+    )
 
 
 def _stack(items: Sequence[Any], device: str) -> Any:

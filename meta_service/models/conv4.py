@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, linear, max_pool2d
 
+from meta_service.adjoint.network import Layer, Network
 from meta_service.episode import Signature
 from meta_service.errors import UserError
 from meta_service.models.normalization import normalize
@@ -68,3 +69,13 @@ class Conv4:
         h = h[rows:]
         h = h.mean((2, 3)) if self.downsample == "stride" else h.flatten(1)
         return linear(h, params["linear.weight"], params["linear.bias"])
+
+    @property
+    def network(self) -> Network:
+        """The same function, differentiated by hand."""
+        strided = self.downsample == "stride"
+        layers = [
+            Layer(f"conv{block}", f"norm{block}.shift", convolution=True, stride=2 if strided else 1, pool=not strided)
+            for block in range(BLOCKS)
+        ]
+        return Network(tuple(layers), "linear", "mean" if strided else "flatten")

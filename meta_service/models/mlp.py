@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from meta_service.adjoint.network import Layer, Network
 from meta_service.episode import Signature
 from meta_service.errors import UserError
 from meta_service.models.normalization import normalize
@@ -58,3 +59,11 @@ class MLP:
             h = h.relu()
         last = len(self.hidden)
         return linear(h[rows:], params[f"linear{last}.weight"], params[f"linear{last}.bias"])
+
+    @property
+    def network(self) -> Network:
+        """The same function, differentiated by hand."""
+        norms = [f"norm{layer}.shift" if self.batch_norm else None for layer in range(len(self.hidden))]
+        return Network(
+            tuple(Layer(f"linear{layer}", norm) for layer, norm in enumerate(norms)), f"linear{len(self.hidden)}"
+        )

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from meta_service.data.cache import Images, forget_unless_fresh
 from meta_service.data.labelled import starts
 from meta_service.episode import Batch, Predict, Signature, Split
 from meta_service.errors import UserError
+from meta_service.losses import CrossEntropy
 
 LossScale = Literal["sum_over_k", "mean"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -126,17 +126,19 @@ class FewShot(ABC):
         inputs = (query,) if self.transductive else (query, support)
         return Batch((support,), support_y), Batch(inputs, query_y)
 
-    def loss(self, predict: Predict, batch: Batch) -> Tensor:
-        """Cross-entropy; scalar [].
+    @property
+    def output_loss(self) -> CrossEntropy:
+        """Cross-entropy.
 
         `mean`: over all examples. `sum_over_k`: the sum over examples divided by `shots`, as in the authors' code. On
         the support set that is `ways` times the mean, so a step of alpha is one of ways * alpha on the mean: 5-way 0.4
         is 2.0, 20-way 0.1 is 2.0, MiniImageNet's 0.01 is 0.05.
         """
-        logits = predict(*batch.inputs)
-        if self.loss_scale == "mean":
-            return F.cross_entropy(logits, batch.targets)
-        return F.cross_entropy(logits, batch.targets, reduction="sum") / self.shots
+        return CrossEntropy(None if self.loss_scale == "mean" else self.shots)
+
+    def loss(self, predict: Predict, batch: Batch) -> Tensor:
+        """`output_loss` of f_theta; scalar []."""
+        return self.output_loss.value(predict(*batch.inputs), batch.targets)
 
     def metric(self, predict: Predict, batch: Batch) -> Tensor:
         """The share of examples whose class has the largest logit; scalar [] in [0, 1]."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from meta_service.episode import Batch, Predict, Signature, Split
 from meta_service.errors import UserError
+from meta_service.losses import SquaredError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Sinusoid:
     """Give A and phi to the network as two more inputs: the paper's upper bound."""
 
     metric_name = "mse"
+    output_loss = SquaredError()
 
     def __post_init__(self) -> None:
         if self.shots < 1 or self.query_shots < 1:
@@ -63,7 +65,7 @@ class Sinusoid:
 
     def loss(self, predict: Predict, batch: Batch) -> Tensor:
         """Mean squared error; scalar []."""
-        return (predict(*batch.inputs) - batch.targets).square().mean()
+        return self.output_loss.value(predict(*batch.inputs), batch.targets)
 
     def metric(self, predict: Predict, batch: Batch) -> Tensor:
         """Mean squared error; scalar []."""

@@ -28,7 +28,7 @@ def test_the_loss_of_a_block_is_the_sum_over_its_tasks() -> None:
     assert learner.meta_gradient(theta, SEEDS).loss == pytest.approx(alone, rel=1e-5)
 
 
-@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+@pytest.mark.parametrize("vectorize", ["adjoint", "vmap", "loop"])
 def test_a_curve_has_the_metric_after_each_inner_step_on_the_same_query_set(vectorize: str) -> None:
     job = replace(JOB, vectorize=vectorize)  # type: ignore[arg-type]
     theta = job.init().params

@@ -63,7 +63,7 @@ def relative(a: Params, b: Params) -> float:
     return float((x - y).norm() / y.norm())
 
 
-@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+@pytest.mark.parametrize("vectorize", ["adjoint", "vmap", "loop"])
 @pytest.mark.parametrize("transductive", [True, False], ids=["transductive", "inductive"])
 @pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
 @pytest.mark.parametrize("model", MODELS, ids=NAMES)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from meta_service.episode import Batch, Predict, Signature, Split
+from meta_service.losses import CrossEntropy
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class TinyImages:
     double: bool = True
 
     metric_name = "accuracy"
+    output_loss = CrossEntropy()
 
     @property
     def signature(self) -> Signature:
@@ -44,7 +45,7 @@ class TinyImages:
         return Batch((support,), labels[0]), Batch(inputs, labels[1])
 
     def loss(self, predict: Predict, batch: Batch) -> Tensor:
-        return cross_entropy(predict(*batch.inputs), batch.targets)
+        return self.output_loss.value(predict(*batch.inputs), batch.targets)
 
     def metric(self, predict: Predict, batch: Batch) -> Tensor:
         logits = predict(*batch.inputs)

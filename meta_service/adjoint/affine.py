@@ -1,0 +1,133 @@
+"""The products of a layer: 3x3 convolutions and matrix products of many tasks, with one weight for all or one for each.
+
+h: [T, N, H, W, C] images, channels last, or [T, N, I] vectors. Weights carry a task axis: [1, ...] shared, [T, ...] each
+task's own; a convolution's is [., O, C, 3, 3], a matrix [., O, I]. A shared weight makes one large batch of all tasks.
+Own weights, of few small images (larger ones come one task at a time), make one batched product of patches.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from meta_service.adjoint import native, primitives
+
+
+@dataclass(eq=False)
+class Images:
+    """The input of a convolution with a border of one; remembers its patches, which several products share."""
+
+    h: Tensor
+    stride: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width behind the convolution."""
+        height, width = self.h.shape[2:4]
+        return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+
+    def like(self, h: Tensor) -> "Images":
+        """Another input of the same convolution."""
+        return Images(h, self.stride)
+
+    @cached_property
+    def patches(self) -> Tensor:
+        """[T, N * h * w, 9 C], the entries of a patch in the order row, column, channel."""
+        tasks, images, _, _, channels = self.h.shape
+        padded = pad(self.h, (0, 0, 1, 1, 1, 1))
+        of_task, of_image, of_row, of_column, one = padded.stride()
+        strides = (of_task, of_image, self.stride * of_row, self.stride * of_column, of_row, of_column, one)
+        view = padded.as_strided((tasks, images, *self.size, 3, 3, channels), strides)
+        return view.reshape(tasks, -1, 9 * channels)
+
+    def direct(self, weight: Tensor) -> bool:
+        """Whether torch's convolution does it: not with own weights, and slower than patches for a single channel."""
+        return weight.shape[0] == 1 and self.h.shape[-1] > 1
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """h * weight: [T, N, h, w, O]."""
+        if self.direct(weight):
+            z = conv2d(_nchw(self.h), _channels_last(weight[0]), None, self.stride, 1)
+            return _nhwc(z, self.h.shape[0])
+        z = _product(self.patches, _matrix(weight))
+        return z.view(*self.h.shape[:2], *self.size, -1)
+
+    def input_gradient(self, weight: Tensor, g: Tensor) -> Tensor:
+        """The gradient of h, where g is that of the result."""
+        tasks, images, height, width, channels = self.h.shape
+        if self.direct(weight):
+            return _nhwc(self._backward(weight[0], g, (True, False, False))[0], tasks)
+        patches = _product(g.flatten(1, 3), _matrix(weight).transpose(1, 2))
+        do = native if native.suits(g) else primitives
+        folded = do.fold(patches.view(tasks * images, *self.size, 3, 3, channels), height, width, self.stride)
+        return folded.view(self.h.shape)
+
+    def weight_gradient(self, g: Tensor, total: bool) -> Tensor:
+        """The gradient of the weights: [T, O, C, 3, 3], or [1, O, C, 3, 3], their sum over tasks."""
+        tasks, channels, outputs = self.h.shape[0], self.h.shape[-1], g.shape[-1]
+        if channels > 1 and (total or tasks == 1):
+            like = g.new_empty(outputs, channels, 3, 3)
+            return self._backward(like, g, (False, True, False))[1][None]
+        patches, g = self.patches, g.flatten(1, 3)
+        if total:
+            patches, g = patches.flatten(0, 1)[None], g.flatten(0, 1)[None]
+        gradient = patches.transpose(1, 2) @ g
+        return gradient.view(-1, 3, 3, channels, outputs).permute(0, 4, 3, 1, 2)
+
+    def _backward(self, weight: Tensor, g: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
+        backward = torch.ops.aten.convolution_backward
+        s, one = [self.stride] * 2, [1, 1]
+        of: tuple[Tensor, Tensor, Tensor] = backward(
+            _nchw(g), _nchw(self.h), _channels_last(weight), None, s, one, one, False, [0, 0], 1, which
+        )
+        return of
+
+
+@dataclass(eq=False)
+class Vectors:
+    """The input of a matrix product."""
+
+    h: Tensor
+
+    def like(self, h: Tensor) -> "Vectors":
+        """Another input of the same product."""
+        return Vectors(h)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """h weight^T: [T, N, O]."""
+        return _product(self.h, weight.transpose(1, 2))
+
+    def input_gradient(self, weight: Tensor, g: Tensor) -> Tensor:
+        """The gradient of h, where g is that of the result."""
+        return _product(g, weight)
+
+    def weight_gradient(self, g: Tensor, total: bool) -> Tensor:
+        """The gradient of the weights: [T, O, I], or [1, O, I], their sum over tasks."""
+        if total:
+            return (g.flatten(0, 1).t() @ self.h.flatten(0, 1))[None]
+        return g.transpose(1, 2) @ self.h
+
+
+def _product(h: Tensor, matrix: Tensor) -> Tensor:
+    """[T, N, I] times [., I, O]; one large product where the matrix is shared."""
+    return h @ matrix[0] if matrix.shape[0] == 1 else torch.bmm(h, matrix)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """[., O, C, 3, 3] -> [., 9 C, O], as `patches` are ordered."""
+    return weight.permute(0, 3, 4, 2, 1).reshape(weight.shape[0], -1, weight.shape[1])
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _nchw(h: Tensor) -> Tensor:
+    """[T, N, H, W, C] as torch's [T N, C, H, W], without moving anything."""
+    return h.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _nhwc(x: Tensor, tasks: int) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().unflatten(0, (tasks, -1))
