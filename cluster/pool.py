@@ -13,6 +13,7 @@ import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from torch.func import grad
 
+from meta_service.adjoint import native
 from meta_service.episode import Split
 from meta_service.errors import UserError
 from meta_service.job import Evaluation, JobSpec
@@ -34,10 +35,15 @@ class TaskWorker:
         self.learner = Learner(job, device)
         self.like = {name: value.to(device) for name, value in like.items()}
 
-    def ready(self) -> None:
-        """Answers once the worker is up, its data are there, and what torch imports at its first gradient is loaded."""
+    def ready(self) -> str:
+        """Answers once the worker is up, its data are there, and what torch imports at its first gradient is loaded.
+
+        Why its passes are not the compiled ones, or "".
+        """
         grad(torch.sum)(torch.zeros(1))
+        reason = native.missing()
         gc.freeze()  # Ray has the garbage collected again and again; what is loaded by now never is any
+        return reason
 
     def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
         result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
@@ -65,6 +71,7 @@ class RayPool:
         self._idle: deque[Any] = deque()
         self._starting: dict[Any, Any] = {}
         self._failed_starts = 0
+        self._uncompiled: str | None = None  # why the first worker's passes are not compiled, or ""
         self._workers: list[Any] = []  # all that were ever started, so that none is left
         for _ in range(resources.workers):
             self._start()
@@ -130,7 +137,7 @@ class RayPool:
     def _welcome(self, ref: Any) -> None:
         worker = self._starting.pop(ref)
         try:
-            ray.get(ref)
+            uncompiled = ray.get(ref)
         except RayTaskError as error:
             raise _cause(error) from error
         except RayActorError as error:
@@ -141,6 +148,15 @@ class RayPool:
             self.say(f"a worker could not start ({reason}); another one is tried")
             self._start()
             return
+        if self._uncompiled is None:
+            self._uncompiled = uncompiled
+            if uncompiled:
+                self.say(f"without compiled loops ({uncompiled}) torch computes alone, more slowly")
+        if bool(uncompiled) != bool(self._uncompiled):
+            raise UserError(
+                "workers that all compute by compiled loops, or none, were expected, since they round differently; "
+                f"on one node they are missing: {uncompiled or self._uncompiled}; mend it, or set META_NATIVE=0 for all"
+            )
         self._idle.append(worker)
 
     def _say_what_is_missing(self) -> None:

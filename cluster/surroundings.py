@@ -95,6 +95,7 @@ def compose(place: Place, given: Configured, ports: Mapping[str, int]) -> Surrou
     for name in FOLDERS if "ray" in given.embedded else DATA_FOLDERS:  # absolute: a driver starts in another folder
         if os.environ.get(name):
             env[name] = str(Path(os.environ[name]).expanduser().resolve())
+    env |= {name: os.environ[name] for name in ("META_NATIVE",) if os.environ.get(name)}
     if any(name.lower().endswith("_proxy") for name in os.environ) and given.embedded:
         hosts = {*os.environ.get("no_proxy", "").split(","), "127.0.0.1", "127.0.0.2", "localhost"} - {""}
         env |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(sorted(hosts)))

@@ -105,9 +105,9 @@ class JobSpec:
     """Tasks computed together by one worker. A number of the job, not of the cluster: it fixes the order of addition,
     and with it every bit of the result."""
     vectorize: Literal["adjoint", "vmap", "loop"] = "adjoint"
-    """How a block is computed; each rounds differently. `adjoint`: derivatives written out by hand, the fastest, for the
-    models and tasks that have them (MLP, Conv4; all supervised tasks), else as `vmap`: torch.func, all tasks at once;
-    `loop`: torch.func, one task after the other, for any model."""
+    """How a block is computed; each rounds differently. `adjoint`: derivatives written out by hand, the fastest, for
+    the models and tasks that have them (MLP, Conv4; all supervised tasks), else as `vmap`: torch.func, all tasks at
+    once; `loop`: torch.func, one task after the other, for any model."""
     seed: int = 0
     """Names the run's initial theta and all its tasks."""
     validate_every: int = 500

@@ -146,9 +146,7 @@ def adaptation_curve(
 
 def _metrics(tasks: TaskDistribution, outputs: Tensor, targets: Tensor) -> Tensor:
     """The metric of each task, from its outputs [T, N, O]: [T]."""
-    return torch.stack(
-        [tasks.metric(lambda *_, o=o: o, Batch((), y)) for o, y in zip(outputs, targets, strict=True)]
-    )
+    return torch.stack([tasks.metric(lambda *_, o=o: o, Batch((), y)) for o, y in zip(outputs, targets, strict=True)])
 
 
 def _stack(items: Sequence[Any], device: str) -> Any:

@@ -1,4 +1,4 @@
-"""Losses as functions of a network's outputs, with their first and second derivatives, of any number of tasks at once."""
+"""Losses as functions of a network's outputs, with first and second derivatives, of any number of tasks at once."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class OutputLoss(Protocol):
-    """l(outputs, targets) of each task, outputs [..., N, O] -> [...], and its derivatives with respect to the outputs."""
+    """l(outputs, targets) of each task, outputs [..., N, O] -> [...], and its derivatives by the outputs."""
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """[...]"""

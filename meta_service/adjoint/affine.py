@@ -1,8 +1,8 @@
-"""The products of a layer: 3x3 convolutions and matrix products of many tasks, with one weight for all or one for each.
+"""The products of a layer: 3x3 convolutions and matrix products of many tasks, with one weight for all or one each.
 
-h: [T, N, H, W, C] images, channels last, or [T, N, I] vectors. Weights carry a task axis: [1, ...] shared, [T, ...] each
-task's own; a convolution's is [., O, C, 3, 3], a matrix [., O, I]. A shared weight makes one large batch of all tasks.
-Own weights, of few small images (larger ones come one task at a time), make one batched product of patches.
+h: [T, N, H, W, C] images, channels last, or [T, N, I] vectors. Weights carry a task axis: [1, ...] shared, [T, ...] one
+for each task; a convolution's is [., O, C, 3, 3], a matrix [., O, I]. A shared weight makes one large batch of all
+tasks. Own weights, of few small images (larger ones come one task at a time), make one batched product of patches.
 """
 
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ class Images:
         if self.direct(weight):
             z = conv2d(_nchw(self.h), _channels_last(weight[0]), None, self.stride, 1)
             return _nhwc(z, self.h.shape[0])
-        z = _product(self.patches, _matrix(weight))
-        return z.view(*self.h.shape[:2], *self.size, -1)
+        product: Tensor = _product(self.patches, _matrix(weight)).view(*self.h.shape[:2], *self.size, -1)
+        return product
 
     def input_gradient(self, weight: Tensor, g: Tensor) -> Tensor:
         """The gradient of h, where g is that of the result."""
@@ -61,8 +61,8 @@ class Images:
             return _nhwc(self._backward(weight[0], g, (True, False, False))[0], tasks)
         patches = _product(g.flatten(1, 3), _matrix(weight).transpose(1, 2))
         do = native if native.suits(g) else primitives
-        folded = do.fold(patches.view(tasks * images, *self.size, 3, 3, channels), height, width, self.stride)
-        return folded.view(self.h.shape)
+        folded: Tensor = do.fold(patches.view(tasks * images, *self.size, 3, 3, channels), height, width, self.stride)
+        return folded.view_as(self.h)
 
     def weight_gradient(self, g: Tensor, total: bool) -> Tensor:
         """The gradient of the weights: [T, O, C, 3, 3], or [1, O, C, 3, 3], their sum over tasks."""
@@ -130,4 +130,5 @@ def _nchw(h: Tensor) -> Tensor:
 
 
 def _nhwc(x: Tensor, tasks: int) -> Tensor:
-    return x.permute(0, 2, 3, 1).contiguous().unflatten(0, (tasks, -1))
+    rows = x.permute(0, 2, 3, 1).contiguous()
+    return rows.view(tasks, -1, *rows.shape[1:])

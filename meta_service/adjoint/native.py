@@ -148,7 +148,14 @@ def activate_tangent(
 
 
 def spread(
-    z: Tensor, dz: Tensor | None, a: Tensor, b: Tensor, c: Tensor | None, e: Tensor, place: Tensor | None, reference: int
+    z: Tensor,
+    dz: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None,
+    e: Tensor,
+    place: Tensor | None,
+    reference: int,
 ) -> Tensor:
     out = torch.empty_like(z)
     _call("spread", z, *z.shape, reference, int(place is not None), z, dz, a, b, c, e, place, out)

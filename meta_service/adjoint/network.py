@@ -99,7 +99,7 @@ class Network:
     summary: Literal["mean", "flatten"] = "flatten"
 
     def data(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Data:
-        """The inputs of T tasks as f_theta is called with them: (x [T, N, C, H, W] or [T, N, ...],), or (x, context)."""
+        """From what f_theta is called with, for T tasks: (x [T, N, C, H, W] or [T, N, ...],), or (x, context)."""
         context = inputs[1].shape[1] if len(inputs) > 1 else 0
         x = torch.cat(inputs[::-1], 1) if context else inputs[0]
         convolution = bool(self.layers) and self.layers[0].convolution
@@ -148,8 +148,9 @@ class Network:
             if (d := dh[-1]) is not None:
                 dz += k.into.like(d).forward(params[f"{layer.name}.weight"])
             if k.norm and layer.norm:
-                tangents.append(normalization.tangent(k.norm, dz, each_task(v[layer.norm], tasks)))
-                dh.append(tangents[-1].dp)
+                t = normalization.tangent(k.norm, dz, each_task(v[layer.norm], tasks))
+                tangents.append(t)
+                dh.append(t.dp)
             else:
                 tangents.append(None)
                 dh.append(torch.where(k.p > 0, dz + v[f"{layer.name}.bias"][:, None], 0))
@@ -167,10 +168,10 @@ class Network:
         dg += at.head.input_gradient(v[self._weight], at.g_outputs)
         dg = self._to_pixels(dg, at.kept[-1].p, 0)
 
-        for layer, k, s, t in zip(*map(reversed, (self.layers, at.kept, at.sent, tangents)), strict=True):
+        for layer, k, s, tangent in zip(*map(reversed, (self.layers, at.kept, at.sent, tangents)), strict=True):
             weight = f"{layer.name}.weight"
-            if k.norm and s.norm and t:
-                dgz, dgshift = normalization.tangent_backward(k.norm, s.norm, t, dg)
+            if k.norm and s.norm and tangent:
+                dgz, dgshift = normalization.tangent_backward(k.norm, s.norm, tangent, dg)
             else:
                 dgz, dgshift = torch.where(k.p > 0, dg, 0), None
             product |= _layer_gradient(layer, params, k.into, dgz, dgshift, total)

@@ -1,7 +1,7 @@
 """Batch normalisation, ReLU and pooling of all tasks' images: forward, backward, and the tangent of both.
 
-With xhat = (z - mean) rstd and <v> the mean of v over a task's examples and pixels, the layer is p = relu(xhat + shift),
-pooled or not. Its backward pass and its tangent are the same projection, once of gy and once of dz:
+With xhat = (z - mean) rstd and <v> the mean of v over a task's examples and pixels, the layer is
+p = relu(xhat + shift), pooled or not. Its backward pass and its tangent are one projection, of gy and of dz:
 
     gz    = rstd (gy - <gy> - xhat <gy xhat>)                  gy = g where p > 0, else 0
     dxhat = rstd (dz - <dz> - xhat <dz xhat>)

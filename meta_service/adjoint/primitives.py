@@ -30,7 +30,8 @@ def activate(z: Tensor, mean: Tensor, rstd: Tensor, shift: Tensor, pool: bool) -
     if pool:
         images = z.flatten(0, 1).permute(0, 3, 1, 2)
         best, place = max_pool2d(images, 2, return_indices=True)
-        z, place = (v.permute(0, 2, 3, 1).unflatten(0, z.shape[:2]).contiguous() for v in (best, place))
+        shape = (*z.shape[:2], *best.shape[2:], z.shape[4])
+        z, place = (v.permute(0, 2, 3, 1).reshape(shape) for v in (best, place))
     return (_wide(rstd) * (z - _wide(mean)) + _wide(shift)).relu(), place
 
 
@@ -72,7 +73,14 @@ def activate_tangent(
 
 
 def spread(
-    z: Tensor, dz: Tensor | None, a: Tensor, b: Tensor, c: Tensor | None, e: Tensor, place: Tensor | None, reference: int
+    z: Tensor,
+    dz: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None,
+    e: Tensor,
+    place: Tensor | None,
+    reference: int,
 ) -> Tensor:
     """a + b z + c dz in the first `reference` images and 0 in the others, plus e at the places it came from."""
     out = torch.zeros_like(z)

@@ -63,8 +63,8 @@ class MAML:
     ) -> tuple[Params, Tensor]:
         """The sum of T tasks' meta-gradients, and their meta-losses [T], by the adjoint of the inner loop.
 
-        lambda_S = grad L(theta_S, D'), then lambda_s = lambda_{s+1} - alpha H(theta_s, D) lambda_{s+1} down to lambda_0,
-        the meta-gradient; H is the Hessian of the support loss. The same numbers as `meta_gradient`, up to rounding.
+        lambda_S = grad L(theta_S, D'), then lambda_s = lambda_{s+1} - alpha H(theta_s, D) lambda_{s+1} down to
+        lambda_0, the meta-gradient; H is the Hessian of the support loss. Equal to `meta_gradient` up to rounding.
         """
         theta = {name: value[None] for name, value in params.items()}
         steps: list[Pass | Params] = []

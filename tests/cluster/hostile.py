@@ -17,18 +17,24 @@ class Hostile:
     """Sinusoids; drawing a training task also kills the worker, or raises."""
 
     deed: str = "none"
-    """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `mistake`: UserError; `bug`: ValueError."""
+    """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `mistake`: UserError; `bug`: ValueError.
+    `uncompiled`: a worker that finds another's file in the folder does without compiled loops."""
     folder: str = ""
     shots: int = 10
     query_shots: int = 10
 
     metric_name = "mse"
+    output_loss = Sinusoid.output_loss
 
     @property
     def signature(self) -> Signature:
         return Sinusoid().signature
 
     def prepare(self) -> str:
+        if self.deed == "uncompiled":
+            Path(self.folder, str(os.getpid())).touch()
+            if len(list(Path(self.folder).iterdir())) > 1:
+                os.environ["META_NATIVE"] = "0"
         return ""
 
     def sample(self, seed: int, split: Split) -> tuple[Batch, Batch]:

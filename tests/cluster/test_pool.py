@@ -9,6 +9,7 @@ from ray.exceptions import RayTaskError
 
 import jobs
 from cluster.pool import RayPool
+from meta_service.adjoint import native
 from meta_service.driver import meta_train
 from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
@@ -103,6 +104,18 @@ def test_a_user_s_mistake_in_a_worker_arrives_as_it_was_raised() -> None:
     pool = pool_of(job, 1)
     with pytest.raises(UserError, match=r"^the images are gone$"):
         pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
+    pool.close()
+
+
+@pytest.mark.skipif(native.library() is None, reason=native.missing() or "the loops are compiled")
+def test_workers_that_would_round_differently_are_refused(tmp_path: Path) -> None:
+    job = replace(SINUSOID, tasks=Hostile("uncompiled", str(tmp_path)))
+    pool = pool_of(job, 1)
+    pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
+    pool._start()  # as for one that has died
+    objective = pool.objective(job.blocks("train", 0, 10_000))
+    with pytest.raises(UserError, match=r"META_NATIVE=0 was set; .* set META_NATIVE=0 for all"):
+        objective.gradient(job.init().params)
     pool.close()
 
 
