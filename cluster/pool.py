@@ -60,6 +60,7 @@ class RayPool:
 
     def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None]) -> None:
         self.job, self.like, self.say = job, like, say
+        torch.set_num_threads(1)  # the driver's own sums are small; more threads would spin on the workers' cores
         if not ray.is_initialized():
             ray.init(logging_level=logging.WARNING)
         resources = job.resources

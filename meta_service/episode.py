@@ -1,7 +1,7 @@
 """The data of one task, as the algorithms see it."""
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -71,3 +71,11 @@ class TaskDistribution(Protocol):
 
     def metric(self, predict: Predict, batch: Batch) -> Tensor:
         """What evaluation reports; scalar []."""
+
+
+@runtime_checkable
+class DrawsTogether(Protocol):
+    """A task distribution that draws many tasks faster than one by one."""
+
+    def sample_all(self, seeds: Sequence[int], split: Split) -> tuple[Batch, Batch]:
+        """What `sample` gives for each seed, bit by bit, along a first axis [tasks, ...]."""

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from meta_service.adjoint.network import Network
 from meta_service.algorithms.maml import MAML
 from meta_service.allocator import keep_freed_memory
-from meta_service.episode import Batch, Episode, Split, TaskDistribution
+from meta_service.episode import Batch, DrawsTogether, Episode, Split, TaskDistribution
 from meta_service.job import Evaluation, JobSpec
 from meta_service.losses import OutputLoss
 from meta_service.objective import MetaGradient
@@ -46,6 +46,8 @@ class Learner:
 
     def draw(self, tasks: TaskDistribution, seeds: Sequence[int], split: Split) -> Drawn:
         """The tasks with these seeds, stacked, on the learner's device."""
+        if isinstance(tasks, DrawsTogether):
+            return Drawn(*tree_map(lambda t: t.to(self.device), tasks.sample_all(seeds, split)))
         supports, queries = zip(*(tasks.sample(seed, split) for seed in seeds), strict=True)
         return Drawn(_stack(supports, self.device), _stack(queries, self.device))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from meta_service.models.normalization import EPSILON
+from meta_service.adjoint.primitives import EPSILON
 
 SOURCE = Path(__file__).with_name("passes.c")
 FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fPIC", "-shared")

@@ -124,7 +124,7 @@ class Network:
                 norm = normalization.backward(k.norm, g)
                 s = Sent(norm.gz, norm)
             else:
-                s = Sent(torch.where(k.p > 0, g, 0), None)
+                s = Sent(_passed(g, k.p), None)
             sent.insert(0, s)
             grads |= _layer_gradient(layer, params, k.into, s.gz, s.norm.gshift if s.norm else None, total)
             if layer is not self.layers[0]:
@@ -134,7 +134,11 @@ class Network:
 
     def gradient_in_parts(self, loss: OutputLoss, params: Params, data: Data) -> tuple[Params, Tensor]:
         """(gradients [T, ...] each, losses [T]), a part of the tasks after the other."""
-        passes = [self.gradient(loss, tasks_of(params, part), data.part(part)) for part in data.parts()]
+        parts = data.parts()
+        if len(parts) == 1:
+            at = self.gradient(loss, params, data)
+            return at.grads, at.losses
+        passes = [self.gradient(loss, tasks_of(params, part), data.part(part)) for part in parts]
         grads = {name: torch.cat([of.grads[name] for of in passes]) for name in params}
         return grads, torch.cat([of.losses for of in passes])
 
@@ -153,7 +157,7 @@ class Network:
                 dh.append(t.dp)
             else:
                 tangents.append(None)
-                dh.append(torch.where(k.p > 0, dz + v[f"{layer.name}.bias"][:, None], 0))
+                dh.append(_passed(dz.add_(v[f"{layer.name}.bias"][:, None]), k.p))
 
         d_outputs = at.head.forward(v[self._weight]) + v[self._bias][:, None]
         d_head = None if (d := dh.pop()) is None else at.head.like(self._summarize(d))
@@ -173,7 +177,7 @@ class Network:
             if k.norm and s.norm and tangent:
                 dgz, dgshift = normalization.tangent_backward(k.norm, s.norm, tangent, dg)
             else:
-                dgz, dgshift = torch.where(k.p > 0, dg, 0), None
+                dgz, dgshift = _passed(dg, k.p), None
             product |= _layer_gradient(layer, params, k.into, dgz, dgshift, total)
             if (d := dh.pop()) is not None:
                 product[weight] = product[weight] + k.into.like(d).weight_gradient(s.gz, total)
@@ -192,7 +196,7 @@ class Network:
                 norm = normalization.forward(z, each_task(params[layer.norm], z.shape[0]), reference, layer.pool)
                 h = norm.p
             else:
-                h = (z + params[f"{layer.name}.bias"][:, None]).relu()
+                h = z.add_(params[f"{layer.name}.bias"][:, None]).relu_()
             kept.append(Kept(into, norm, h))
         head = Vectors(self._summarize(h[:, data.context :]))
         outputs = head.forward(params[self._weight]) + params[self._bias][:, None]
@@ -227,6 +231,12 @@ class Network:
     @property
     def _bias(self) -> str:
         return f"{self.head}.bias"
+
+
+def _passed(g: Tensor, p: Tensor) -> Tensor:
+    """g where the ReLU's result p > 0, else 0."""
+    passed: Tensor = torch.ops.aten.threshold_backward(g, p, 0)
+    return passed
 
 
 def tasks_of(params: Params, part: slice) -> Params:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from meta_service.models.normalization import EPSILON
-
+EPSILON = 1e-3  # the authors' code (tf.contrib.layers.batch_norm)
 _PIXELS = (1, 2, 3)
 
 

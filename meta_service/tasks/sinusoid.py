@@ -1,5 +1,6 @@
 """Sinusoid regression: section 5.1 of the paper."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi
 
@@ -42,26 +43,30 @@ class Sinusoid:
 
     def curve(self, seed: int) -> tuple[float, float]:
         """(A, phi) of the task that `seed` names."""
-        amplitude, phase = np.random.default_rng(seed).uniform((0.1, 0.0), (5.0, pi))
+        amplitude, phase = _curve(np.random.default_rng(seed).random(2))
         return float(amplitude), float(phase)
 
     def sample(self, seed: int, split: Split) -> tuple[Batch, Batch]:
         """Support points [shots, inputs], query points [query_shots, inputs]; the same task in every split."""
-        generator = np.random.default_rng(seed)
-        amplitude, phase = generator.uniform((0.1, 0.0), (5.0, pi))
-        x = generator.uniform(-5.0, 5.0, self.shots + self.query_shots)
-        points = self.points(x, float(amplitude), float(phase))
-        return (
-            Batch((points.inputs[0][: self.shots],), points.targets[: self.shots]),
-            Batch((points.inputs[0][self.shots :],), points.targets[self.shots :]),
-        )
+        support, query = self.sample_all([seed], split)
+        return Batch((support.inputs[0][0],), support.targets[0]), Batch((query.inputs[0][0],), query.targets[0])
 
-    def points(self, x: np.ndarray, amplitude: float, phase: float) -> Batch:
-        """The curve of a task at x [n]: inputs [n, 1] (or [n, 3] for the oracle), targets [n, 1]."""
-        columns = [x, np.full_like(x, amplitude), np.full_like(x, phase)] if self.oracle else [x]
-        inputs = torch.from_numpy(np.stack(columns, 1).astype(np.float32))
-        targets = torch.from_numpy((amplitude * np.sin(x - phase)).astype(np.float32)[:, None])
-        return Batch((inputs,), targets)
+    def sample_all(self, seeds: Sequence[int], split: Split) -> tuple[Batch, Batch]:
+        """The same of many tasks, along a first axis."""
+        count = 2 + self.shots + self.query_shots
+        u = np.stack([np.random.default_rng(seed).random(count) for seed in seeds])
+        amplitude, phase = _curve(u)
+        points = self.points(-5.0 + 10.0 * u[:, 2:], amplitude[:, None], phase[:, None])
+        parts = (slice(self.shots), slice(self.shots, None))
+        support, query = (Batch((points.inputs[0][:, part],), points.targets[:, part]) for part in parts)
+        return support, query
+
+    def points(self, x: np.ndarray, amplitude: float | np.ndarray, phase: float | np.ndarray) -> Batch:
+        """The curve of a task at x [..., n]: inputs [..., n, 1] ([..., n, 3] for the oracle), targets [..., n, 1]."""
+        given = (x, amplitude, phase) if self.oracle else (x,)
+        inputs = np.stack([np.broadcast_to(column, x.shape) for column in given], -1)
+        targets = (amplitude * np.sin(x - phase))[..., None]
+        return Batch((torch.from_numpy(inputs.astype(np.float32)),), torch.from_numpy(targets.astype(np.float32)))
 
     def loss(self, predict: Predict, batch: Batch) -> Tensor:
         """Mean squared error; scalar []."""
@@ -70,3 +75,8 @@ class Sinusoid:
     def metric(self, predict: Predict, batch: Batch) -> Tensor:
         """Mean squared error; scalar []."""
         return self.loss(predict, batch)
+
+
+def _curve(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(A, phi) from uniform numbers [..., >= 2] in [0, 1)."""
+    return 0.1 + (5.0 - 0.1) * u[..., 0], pi * u[..., 1]

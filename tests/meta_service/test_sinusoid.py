@@ -47,3 +47,13 @@ def test_task_seeds_of_different_iterations_streams_and_jobs_never_meet() -> Non
 
 def test_more_tasks_continue_the_same_list() -> None:
     assert task_seeds(3, "test", 0, 600)[:100] == task_seeds(3, "test", 0, 100)
+
+
+def test_tasks_drawn_together_are_those_drawn_one_by_one() -> None:
+    tasks, seeds = Sinusoid(shots=4, query_shots=3, oracle=True), [5, 2**63 + 1, 7]
+    support, query = tasks.sample_all(seeds, "train")
+    for i, seed in enumerate(seeds):
+        alone = tasks.sample(seed, "train")
+        for together, batch in zip((support, query), alone, strict=True):
+            assert torch.equal(together.inputs[0][i], batch.inputs[0])
+            assert torch.equal(together.targets[i], batch.targets)
