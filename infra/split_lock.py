@@ -29,9 +29,9 @@ def hash_lines(hashes: set[str]) -> str:
     return " \\\n".join(f"    --hash={value}" for value in sorted(hashes)) + "\n"
 
 
-def main(run_file: str, dev_file: str, *wheels: str) -> None:
-    """Write the four locks."""
-    run, dev = entries(Path(run_file)), entries(Path(dev_file))
+def main(run_file: str, dev_file: str, bench_file: str, *wheels: str) -> None:
+    """Write the five locks."""
+    run, dev, bench = (entries(Path(file)) for file in (run_file, dev_file, bench_file))
     torch = next(head for head in run if head.startswith("torch=="))
     # A machine that does not see the CPU wheel keeps the hash that one which saw it has found.
     cpu = set(HASH.findall(entries(Path("requirements-cpu.lock")).get(f"{torch}+cpu", "")))
@@ -41,6 +41,7 @@ def main(run_file: str, dev_file: str, *wheels: str) -> None:
     write("requirements.lock", {head: body for head, body in run.items() if not CUDA.match(head)})
     write("requirements-cuda.lock", {head: body for head, body in run.items() if CUDA.match(head)})
     write("requirements-dev.lock", {head: body for head, body in dev.items() if head not in run})
+    write("requirements-bench.lock", {head: body for head, body in bench.items() if head not in run})
 
 
 if __name__ == "__main__":

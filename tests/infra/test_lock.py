@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-cuda.lock", "requirements-dev.lock")
+BENCH = "requirements-bench.lock"
 HEAD = re.compile(r"^([a-z0-9][a-z0-9.-]*)==([^\s;]+)(?: ; [^\\]+)? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
@@ -20,14 +21,14 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, BENCH])
 def test_every_line_is_an_exact_pin_or_a_hash_so_nothing_else_and_no_address_stands_there(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
     assert lines
     assert [line for line in lines if not HEAD.match(line) and not HASH.match(line)] == []
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, BENCH])
 def test_every_pin_has_a_hash(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
@@ -42,7 +43,11 @@ def test_the_lock_keeps_to_every_version_required() -> None:
 
 
 def test_every_package_asked_for_is_locked() -> None:
-    for source, locks in (("requirements.in", LOCKS[:1]), ("requirements-dev.in", LOCKS)):
+    for source, locks in (
+        ("requirements.in", LOCKS[:1]),
+        ("requirements-dev.in", LOCKS),
+        ("requirements-bench.in", (BENCH,)),
+    ):
         names = re.findall(r"^([a-z0-9-]+)", (ROOT / source).read_text(), re.MULTILINE)
         locked = set().union(*(pins(lock) for lock in locks))
         assert set(names) <= locked
@@ -64,8 +69,9 @@ def test_torch_may_be_either_build() -> None:
     assert pins("requirements-cpu.lock") == {"torch": f"{pins('requirements.lock')['torch']}+cpu"}
 
 
-def test_the_development_lock_adds_to_the_lock_and_repeats_nothing() -> None:
-    assert not pins("requirements-dev.lock").keys() & pins("requirements.lock").keys()
+@pytest.mark.parametrize("name", ["requirements-dev.lock", BENCH])
+def test_the_locks_for_development_and_benchmark_add_to_the_lock_and_repeat_nothing(name: str) -> None:
+    assert not pins(name).keys() & pins("requirements.lock").keys()
 
 
 @pytest.mark.parametrize(("name", "floor"), [("mlflow", (3, 17, 0)), ("ray", (2, 56)), ("torch", (2, 10, 0))])
