@@ -58,6 +58,9 @@ class TaskWorker:
 class RayPool:
     """`resources.workers` actors. A worker that dies is replaced, and its block is asked for again."""
 
+    worker = TaskWorker
+    """What the actors are."""
+
     def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None]) -> None:
         self.job, self.like, self.say = job, like, say
         torch.set_num_threads(1)  # the driver's own sums are small; more threads would spin on the workers' cores
@@ -65,7 +68,7 @@ class RayPool:
             ray.init(logging_level=logging.WARNING)
         resources = job.resources
         # no retries by Ray itself: which block is asked for again is decided in one place, below
-        self._actor = ray.remote(TaskWorker).options(
+        self._actor = ray.remote(self.worker).options(
             num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_restarts=0, max_task_retries=0
         )
         self._arguments = (ray.put(job), ray.put(like))
