@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 CLI := $(VENV)/bin/python -m jobs
 
-.PHONY: help submit status logs stop resume evaluate ui down doctor install test check format lock
+.PHONY: help submit status logs stop resume evaluate ui down doctor install test check bench format lock
 
 help:
 	@echo 'Meta-training on a Ray cluster, with its curves in MLflow and its checkpoints in S3.'
@@ -21,6 +21,7 @@ help:
 	@echo '  make down                                  stop all that was started here; results stay'
 	@echo
 	@echo '  make test   make check   make format       tests; lint and types; put the code in shape'
+	@echo '  make bench   make bench ARGS=--quick       the speed of it, beside other libraries and the limit of this machine'
 	@echo '  make install   make lock                   the virtual environment; its locked versions'
 	@echo
 	@echo 'RAY_ADDRESS=http://..., MLFLOW_TRACKING_URI=http://... and ARTIFACT_ROOT=s3://... (with AWS_*) use a cluster that'
@@ -46,7 +47,10 @@ install: $(VENV)/.stamp
 test: $(VENV)/.stamp-dev  # DATA_ROOT=... also runs what needs the real data
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-CODE := meta_service cluster jobs
+bench: $(VENV)/.stamp .peers/.stamp  # ARGS=--help tells more
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+CODE := meta_service cluster jobs benchmarks
 check: $(VENV)/.stamp-dev
 	@$(VENV)/bin/ruff check $(CODE) tests infra
 	@$(VENV)/bin/ruff format --check $(CODE) tests infra
@@ -63,6 +67,10 @@ $(VENV)/.stamp: requirements.lock requirements-cpu.lock requirements-cuda.lock i
 	@echo 'Setting up .venv (2-3 minutes, once)'
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' infra/install.sh
 	@touch $@
+
+.peers/.stamp: $(VENV)/.stamp requirements-bench.lock infra/peers.sh
+	@echo 'Fetching the libraries to compare with, into .peers'
+	@VENV='$(VENV)' infra/peers.sh
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp requirements-dev.lock
 	@echo 'Adding the tools for tests and checks'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [path for folder in ("meta_service", "cluster", "jobs") for path in (ROOT / folder).rglob("*.py")]
+FILES = [path for folder in ("meta_service", "cluster", "jobs", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
 
 
 def module(path: Path) -> str:
@@ -60,8 +60,22 @@ def test_a_service_s_library_is_imported_in_its_place_alone(package: str, places
     assert importers(package) == places
 
 
+def test_nothing_imports_the_benchmarks() -> None:
+    assert {name.partition(".")[0] for name in importers("benchmarks")} == {"benchmarks"}
+
+
+def test_a_contender_s_process_holds_no_more_of_the_project_than_the_allocator_setting() -> None:
+    seen, waiting = set(), ["benchmarks.worker", "benchmarks.contenders.plain", "benchmarks.contenders.jax_im2col"]
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting += (GRAPH[name] & MODULES) - seen
+    assert {name for name in seen if not name.startswith("benchmarks")} == {"meta_service.allocator"}
+
+
 def test_matplotlib_is_imported_by_the_plots_alone() -> None:
-    assert {name.rpartition(".")[0] for name in importers("matplotlib")} == {"meta_service.plots"}
+    plots = {name for name in importers("matplotlib") if not name.startswith("meta_service.plots.")}
+    assert plots == {"benchmarks.pictures"}
 
 
 @pytest.mark.parametrize("floor", ["algorithms", "outer", "tasks"])

@@ -1,0 +1,40 @@
+"""One way of computing the same meta-gradient a file: `prepare(problem)` gives a function that does it once."""
+
+from typing import NamedTuple
+
+SHIPPED, KEPT = "shipped", "kept"  # how a process treats freed memory: as glibc does, or as this project tells it to
+CONVOLUTIONS = ("W2-1", "W2-15", "W3", "W4")
+EVERYWHERE = ("W1", *CONVOLUTIONS)
+
+
+class Contender(NamedTuple):
+    """Who takes part, where, and in which settings."""
+
+    title: str
+    module: str
+    allocators: tuple[str, ...] = (SHIPPED, KEPT)
+    workloads: tuple[str, ...] = EVERYWHERE
+    """Where it runs when it is not asked for by name."""
+    checked: bool = True
+    """Whether it computes the meta-gradient, which then has to be right."""
+    slow_start: bool = False
+    """Whether its first call does more than compute: compiles, starts Ray, or tries what is fastest."""
+    env: tuple[tuple[str, str], ...] = ()
+    """What its process finds in the environment."""
+
+
+ALL = {
+    "ours": Contender("this project, in process", "ours", (KEPT,)),
+    "ours-ray": Contender("this project, through Ray", "ours_ray", (KEPT,), checked=False, slow_start=True),
+    "ours-torch": Contender("this project, without a C compiler", "ours", (KEPT,), env=(("META_NATIVE", "0"),)),
+    "plain": Contender("plain loop", "plain"),
+    "learn2learn": Contender("learn2learn", "learn2learn"),
+    "higher": Contender("higher", "higher", workloads=EVERYWHERE[:-1]),
+    "torchopt": Contender("TorchOpt", "torchopt"),
+    "jax": Contender("JAX, jit + vmap", "jax_vmap", (SHIPPED,), EVERYWHERE[:2], slow_start=True),
+    "jax-im2col": Contender("JAX, jit + im2col", "jax_im2col", workloads=CONVOLUTIONS, slow_start=True),
+    "limit": Contender("limit: its convolutions alone", "limit", (KEPT,), checked=False, slow_start=True),
+}
+PEERS = ("learn2learn", "higher", "torchopt")
+"""The PyTorch libraries."""
+JAX = ("jax", "jax-im2col")

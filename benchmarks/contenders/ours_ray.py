@@ -1,0 +1,45 @@
+"""This project as a user runs it: through Ray, tasks drawn by the workers; threads count workers here."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks import workloads
+from benchmarks.problem import Problem, Step
+from cluster.pool import RayPool
+from meta_service.job import JobSpec, Resources
+from meta_service.params import Params
+
+_pools: dict[int, RayPool] = {}
+_workers = 2
+
+
+def use_threads(workers: int) -> None:
+    """How many actors the following steps use."""
+    global _workers
+    _workers = workers
+
+
+def prepare(problem: Problem) -> Step:
+    job = workloads.find(problem.workload)
+    theta = {name: torch.from_numpy(value) for name, value in problem.theta.items()}
+    iterations: Iterator[int] = itertools.count()
+
+    def step_with(pool: RayPool) -> Params:
+        blocks = job.blocks("train", next(iterations), job.meta_batch_size)
+        return pool.objective(blocks).gradient(theta).grads
+
+    for workers in (1, 2):
+        if workers in _pools:
+            _pools[workers].close()
+        _pools[workers] = RayPool(_with(job, workers), theta, lambda text: print(text, file=sys.stderr))
+        step_with(_pools[workers])
+    return lambda: step_with(_pools[_workers])
+
+
+def _with(job: JobSpec, workers: int) -> JobSpec:
+    """Half a CPU each, so that two pools fit two cores: they take turns."""
+    return dataclasses.replace(job, resources=Resources(workers=workers, cpus_per_worker=0.5))
