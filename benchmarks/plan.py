@@ -12,6 +12,7 @@ from benchmarks.contest import Contest, Limits, Say
 from benchmarks.figures import Record
 from benchmarks.growth import grow
 from benchmarks.process import Process, Skipped
+from benchmarks.service import embedded
 from benchmarks.show import Show
 from meta_service.errors import UserError
 
@@ -62,12 +63,14 @@ def run(
 
 def _service(folder: Path, say: Say, told: Say) -> dict[str, object]:
     told("service: Ray, MLflow and S3 start")
-    process = Process("service", KEPT, folder)
-    try:
-        process.ready()
-        return process.ask("measure", 400.0, steps=SERVICE_STEPS)
-    except Skipped as reason:
-        say(f"service: skipped: {reason}")
-        return {}
-    finally:
-        process.end()
+    with embedded(told) as env:
+        process = Process("service", KEPT, folder, env.items())
+        try:
+            process.ready()
+            told("service: outer steps with two workers")
+            return process.ask("measure", 300.0, steps=SERVICE_STEPS, into=str(folder))
+        except Skipped as reason:
+            say(f"service: skipped: {reason}")
+            return {}
+        finally:
+            process.end()

@@ -10,7 +10,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import workloads
+from benchmarks.process import ADDRESSES
 from cluster import local, ports
 from cluster.surroundings import state_folder
 from meta_service.artifacts import open_store
@@ -58,23 +60,32 @@ class Stamps:
     def validated(self, state: MetaState, curve: AdaptationCurve) -> None: ...
 
 
-def measure(steps: int) -> dict[str, Any]:
-    """Medians in ms of `steps` outer steps, in two turns each, without and with tracking and checkpoints."""
-    folder = Path(tempfile.mkdtemp(prefix="meta-bench-"))
-    os.environ.pop("RAY_AUTH_TOKEN", None)
-    os.environ["META_STATE"] = str(folder / "state")
+@contextmanager
+def embedded(say: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """Ray, MLflow and S3 in a state of their own, as what a process finds them by in its environment; gone at the end.
+
+    Not for that process itself: Ray ends a driver whose head it takes down.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="meta-bench-"))  # short: Unix sockets lie in it
+    outer = {name: os.environ.pop(name, None) for name in ("META_STATE", *ADDRESSES)}
+    os.environ["META_STATE"] = str(folder)
     try:
-        surroundings = local.bring_up(_say)
-        os.environ.update(surroundings.env)
-        os.environ["RAY_ADDRESS"] = f"127.0.0.2:{ports.remembered(state_folder())['ray.gcs']}"
-        return _measure(steps, folder)
+        surroundings = local.bring_up(say)
+        gcs = ports.remembered(state_folder())["ray.gcs"]
+        token = Path(surroundings.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+        yield surroundings.env | {"RAY_ADDRESS": f"127.0.0.2:{gcs}", "RAY_AUTH_TOKEN": token}
     finally:
-        local.take_down(_say)
+        local.take_down(say)
         shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop("META_STATE")
+        os.environ.update({name: value for name, value in outer.items() if value is not None})
 
 
-def _measure(steps: int, folder: Path) -> dict[str, Any]:
+def measure(steps: int, into: str) -> dict[str, Any]:
+    """Medians in ms of `steps` outer steps, in two turns each, without and with tracking and checkpoints."""
     from cluster.pool import RayPool, TaskWorker  # Ray reads how to authenticate when it is imported
+
+    folder = Path(into)
 
     class TimedWorker(TaskWorker):
         """Writes down when it computed."""
