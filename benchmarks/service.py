@@ -126,7 +126,6 @@ def _train(job: JobSpec, pool: WorkerPool, state: MetaState, observer: Observer,
 
 
 def _tracked(job: JobSpec, pool: WorkerPool, state: MetaState, stamps: Stamps, steps: int, spool: Path) -> MetaState:
-    spool.mkdir()
     store = open_store(os.environ["ARTIFACT_ROOT"]).under(spool.name)
     tracker = MLflowTracker.start(
         os.environ["MLFLOW_TRACKING_URI"], "benchmark", spool.name, run_id=None, spool=spool, tags={}, say=_say
