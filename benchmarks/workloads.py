@@ -9,6 +9,7 @@ import torch
 
 import jobs
 from benchmarks.problem import Method, Problem
+from meta_service.adjoint.primitives import EPSILON
 from meta_service.algorithms.maml import MAML
 from meta_service.data.cache import Images
 from meta_service.dotted import override
@@ -17,7 +18,6 @@ from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.models.conv4 import Conv4
 from meta_service.models.mlp import MLP
-from meta_service.models.normalization import EPSILON
 from meta_service.tasks.few_shot import ClassTable, FewShot, LossScale, class_table
 from meta_service.tasks.sinusoid import Sinusoid
 
