@@ -76,9 +76,9 @@ def wait_until(true: object, seconds: float = 60.0) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_contender_outlives_the_benchmark(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--workloads", "W1", "--only", "plain", "--into", str(tmp_path)]
-    bench = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    env = os.environ | {"TMPDIR": str(tmp_path)}  # SIGKILL leaves its folder
+    bench = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **quiet)
     try:
         wait_until(lambda: len(children(bench.pid)) == 2)
         contenders = children(bench.pid)
