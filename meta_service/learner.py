@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from meta_service.adjoint.network import Network
+from meta_service.adjoint.compiled import Compiled
+from meta_service.adjoint.network import Data, Network
 from meta_service.algorithms.maml import MAML
 from meta_service.allocator import keep_freed_memory
 from meta_service.episode import Batch, DrawsTogether, Episode, Split, TaskDistribution
@@ -39,6 +40,9 @@ class Learner:
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU; CPU kernels are so anyway
         job.prepare()
+        self._adjoint = job.algorithm.block_meta_gradient
+        if job.compile:
+            self._adjoint = self._compiled(job)
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:
         """The sum of the meta-gradients of the training tasks with these seeds."""
@@ -57,13 +61,10 @@ class Learner:
         if differentiated := self._by_hand(job.tasks):
             network, loss = differentiated
             support, query = (network.data(batch.inputs, batch.targets) for batch in drawn)
-            sums = [
-                MetaGradient(grads, float(losses.sum()), len(losses))
-                for part in support.parts()
-                for grads, losses in [
-                    algorithm.block_meta_gradient(network, loss, params, support.part(part), query.part(part))
-                ]
-            ]
+            sums = []
+            for part in support.parts():
+                grads, losses = self._adjoint(network, loss, params, support.part(part), query.part(part))
+                sums.append(MetaGradient(grads, float(losses.sum()), len(losses)))
             return reduce(add, sums)
 
         def of_task(support: Batch, query: Batch) -> tuple[Params, Tensor]:
@@ -91,6 +92,17 @@ class Learner:
 
         curves: Tensor = self._each(of_task, drawn)
         return curves.double().cpu().numpy()
+
+    def _compiled(self, job: JobSpec) -> Callable[..., tuple[Params, Tensor]]:
+        """`MAML.block_meta_gradient`, compiled for the job's network; without context, which is for normalisation."""
+        by_hand = self._by_hand(job.tasks)
+        assert by_hand, "JobSpec lets compile pass only with a network"
+        compiled = Compiled(
+            lambda params, x, y, query_x, query_y: job.algorithm.block_meta_gradient(
+                *by_hand, params, Data(x, y), Data(query_x, query_y)
+            )
+        )
+        return lambda network, loss, params, support, query: compiled(params, *support[:2], *query[:2])
 
     def _curves_by_hand(
         self,
