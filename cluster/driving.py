@@ -7,40 +7,43 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from cluster.runs import Runs
 from cluster.submit import ROOT
+from cluster.workplace import SPOOL, pool_of, say
 from meta_service import run as runner
 from meta_service.artifacts import open_store
 from meta_service.dotted import override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
-from meta_service.params import Params
-from meta_service.pool import LocalPool, WorkerPool
 from meta_service.progress import print_event
 from meta_service.tracking import MLflowTracker, State
 
 INTERRUPTED = 130  # the exit code of a run that was asked to stop
-SPOOL = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "meta_service" / "spool"
 
 
 def drive(run: str, overrides: Sequence[str], test: bool) -> int:
     """Trains and tests the run, or only tests it; returns the exit code. A mistake is told as an event."""
+    code = as_driver(run, lambda: _drive(run, overrides, test))
+    return 0 if test and code == INTERRUPTED else code
+
+
+def as_driver(run: str, work: Callable[[], State]) -> int:
+    """Does the work of a run's one driver; returns the exit code. A mistake is told as an event."""
     SPOOL.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(SPOOL / f"{run}.lock", timeout=0):
-            state = _drive(run, overrides, test)
+            state = work()
     except Timeout:
         print_event("error", {"text": f"another driver of {run} is at work on this machine; let it end, or stop it"})
         return 1
     except UserError as error:
         print_event("error", {"text": str(error)})
         return 1
-    return 0 if test or state == "FINISHED" else INTERRUPTED
+    return 0 if state == "FINISHED" else INTERRUPTED
 
 
 def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
@@ -54,12 +57,12 @@ def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
         run_name=run,
         run_id=runs.mlflow_run_id(run),
         spool=SPOOL / run,
-        tags={} if test else _provenance(job, data) | {"meta.run": run, "meta.artifacts": store.address()},
-        say=_say,
+        tags={} if test else provenance(job, data) | {"meta.run": run, "meta.artifacts": store.address()},
+        say=say,
     )
     state: State = "FAILED"
     try:
-        with _pool(job) as pool, _stopping() as should_stop:
+        with pool_of(job) as pool, stopping() as should_stop:
             if test:
                 folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
                 state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder)
@@ -72,22 +75,7 @@ def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
 
 
 @contextmanager
-def _pool(job: JobSpec) -> Iterator[WorkerPool]:
-    if job.resources.workers == 0:
-        yield LocalPool.of(job)
-        return
-    from cluster.pool import RayPool  # without workers there need not be a Ray
-
-    like: Params = job.init().params
-    pool = RayPool(job, like, _say)
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
-@contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
+def stopping() -> Iterator[Callable[[], bool]]:
     """Whether somebody asked this process to end: SIGTERM from `make stop`, SIGINT from Ctrl-C."""
     asked: list[int] = []
 
@@ -104,7 +92,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _provenance(job: JobSpec, data: str) -> dict[str, str]:
+def provenance(job: JobSpec, data: str) -> dict[str, str]:
     """What has to be the same for the same result."""
     lock = (ROOT / "requirements.lock").read_bytes()
     return {
@@ -113,7 +101,3 @@ def _provenance(job: JobSpec, data: str) -> dict[str, str]:
         "meta.data_sha256": data,
         "meta.seed": str(job.seed),
     }
-
-
-def _say(text: str) -> None:
-    print_event("say", {"text": text})

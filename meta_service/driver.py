@@ -16,6 +16,10 @@ class Stopped(Exception):
     """Somebody asked the run to end, and nothing is lost if it does."""
 
 
+class Enough(Exception):
+    """An observer has seen enough: the run ends here, and ends well."""
+
+
 class Diverged(UserError):
     """A meta-gradient with entries that are not finite; theta is as it was before."""
 

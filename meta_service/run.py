@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from meta_service import plots
-from meta_service.artifacts import ArtifactStore, StorageError
+from meta_service.artifacts import ArtifactStore
 from meta_service.checkpoint import Checkpoints
-from meta_service.dotted import flatten, override
+from meta_service.dotted import override
 from meta_service.driver import Stopped, meta_train
 from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
@@ -25,6 +25,7 @@ from meta_service.state import MetaState
 from meta_service.status import NAME, RunStatus
 from meta_service.tasks.sinusoid import Sinusoid
 from meta_service.tracking import State, Tracker
+from meta_service.training import train
 
 REPORT = "report"  # the folder, in the run's store and in MLflow, of what the run came to
 Results = dict[str, AdaptationCurve]
@@ -44,38 +45,12 @@ def run(
 
     Where `store` does not take the last checkpoint, `rescue` on this machine does; a later run looks there, too.
     """
-    checkpoints = Checkpoints(store, say=lambda text: emit("say", {"text": text}))
-    journal = Journal(job, store, tracker, checkpoints, emit)
-    rescued = Checkpoints(rescue)
-    found = [state for state in (checkpoints.latest(), rescued.latest()) if state]
-    state = max(found, key=lambda state: state.iteration, default=None) or job.init()
-    journal.status("RUNNING", state.iteration)
-    if state.iteration:
-        emit("say", {"text": f"resumed at iteration {state.iteration:,} of {job.iterations:,}"})
-    tracker.params({name: value for name, value in flatten(job).items() if not name.startswith("resources.")})
-    end: State = "FAILED"
-    try:
-        state = meta_train(job, pool, state, journal, should_stop)
-        if state.iteration < job.iterations:
-            raise Stopped
-        checkpoints.save_async(state)
-        conclude(job, checkpoints.best() or state, store, tracker, pool, _interruptible(emit, should_stop), journal)
-        end = "FINISHED"
-    except Stopped:
-        end = "KILLED"
-        emit("say", {"text": f"stopped at iteration {state.iteration:,} of {job.iterations:,}; the checkpoint is kept"})
-    finally:
-        state = journal.state or state  # where training failed, the last good one
-        try:
-            checkpoints.save(state)
-        except StorageError:
-            rescued.save(state)
-            emit("say", {"text": f"iteration {state.iteration:,} is kept in {rescue.address()}, for `make resume`"})
-            raise
-        finally:  # where the store is away, the other ends are still to be told
-            journal.status("STOPPED" if end == "KILLED" else end, state.iteration)
-            journal.close()
-    return end
+
+    def test(state: MetaState, journal: Journal) -> None:
+        theta = journal.checkpoints.best() or state
+        conclude(job, theta, store, tracker, pool, interruptible(emit, should_stop), journal)
+
+    return train(job, store, tracker, pool, emit, should_stop, rescue, then=test)
 
 
 def retest(
@@ -100,7 +75,7 @@ def retest(
         raise UserError(f"{store.address()}: theta is of another shape than this job's; keep its ways and model")
     said = RunStatus.from_bytes(store.read(NAME)).state
     with suppress(Stopped), Journal(job, store, tracker, checkpoints, emit) as journal:
-        conclude(job, state, store, tracker, pool, _interruptible(emit, should_stop), journal, folder)
+        conclude(job, state, store, tracker, pool, interruptible(emit, should_stop), journal, folder)
     states: dict[str, State] = {"FINISHED": "FINISHED", "FAILED": "FAILED"}
     return states.get(said, "KILLED")  # a test does not end a training
 
@@ -151,7 +126,7 @@ def conclude(
         log_model(tracker, job, state, emit)
 
 
-def _interruptible(emit: Emit, should_stop: Callable[[], bool]) -> Emit:
+def interruptible(emit: Emit, should_stop: Callable[[], bool]) -> Emit:
     """`emit`, but a stage that reports its progress ends where the run is asked to."""
 
     def told(kind: str, fields: dict[str, Any]) -> None:
