@@ -51,8 +51,9 @@ def test_jobs_do_not_see_the_cluster_but_through_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("package", "places"),
     [
-        ("ray", {"cluster.pool", "cluster.submit"}),
+        ("ray", {"cluster.pool", "cluster.submit", "cluster.sweep.executor", "cluster.sweep.trial"}),
         ("boto3", {"meta_service.artifacts"}),
+        ("optuna", {"meta_service.sweep.search", "meta_service.sweep.importance"}),
         ("mlflow", {"meta_service.delivery", "meta_service.serving"}),
     ],
 )
