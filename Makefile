@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 CLI := $(VENV)/bin/python -m jobs
 
-.PHONY: help submit status logs stop resume evaluate ui down doctor install test check bench format lock
+.PHONY: help submit sweep status logs stop resume evaluate ui down doctor install test check bench format lock
 
 help:
 	@echo 'Meta-training on a Ray cluster, with its curves in MLflow and its checkpoints in S3.'
@@ -12,7 +12,11 @@ help:
 	@echo '  make submit JOB=sinusoid                   train; starts Ray, MLflow and S3 here if none is configured'
 	@echo '  make submit JOB=omniglot ARGS="tasks.shots=5 resources.workers=4"'
 	@echo '                                             any field of the job by its dotted name; --dry-run shows them'
-	@echo '  make status                                all runs'
+	@echo '  make submit JOB=omniglot ARGS="from_sweep=RUN"'
+	@echo '                                             train the best setting a sweep found'
+	@echo '  make sweep JOB=omniglot                    find alpha, beta and inner steps: many short runs, compared'
+	@echo '  make sweep JOB=omniglot ARGS="space.algorithm.inner_lr=loguniform(1e-3,1) tune.trials=32 tune.search=random"'
+	@echo '  make status                                all runs and sweeps'
 	@echo '  make logs RUN=...                          follow a run again (Ctrl-C leaves it running)'
 	@echo '  make stop RUN=...   make resume RUN=...    interrupt it; go on where it was'
 	@echo '  make evaluate RUN=...                      its test result, with the 95 % interval'
@@ -31,6 +35,10 @@ submit: $(VENV)/.stamp
 	@$(call need,JOB,sinusoid)
 	@$(CLI) submit $(JOB) $(ARGS)
 
+sweep: $(VENV)/.stamp
+	@$(call need,JOB,sinusoid)
+	@set -f; $(CLI) sweep $(JOB) $$ARGS
+
 ui down doctor: $(VENV)/.stamp
 	@$(CLI) $@ $(ARGS)
 
@@ -39,6 +47,8 @@ logs: $(VENV)/.stamp
 
 status stop resume evaluate: $(VENV)/.stamp
 	@$(CLI) $@ $(RUN) $(ARGS)
+
+export ARGS  # `sweep` takes it as it is: the shell would stumble over the brackets of a range
 
 need = test -n "$($(1))" || { echo "$(1)= was expected, for example: make $@ $(1)=$(2)" >&2; exit 2; }
 

@@ -22,6 +22,7 @@ from meta_service.evaluation import format_metric
 from meta_service.job import JobSpec
 from meta_service.status import RunStatus
 
+SWEEP = ("--sweep",)  # to its driver: the run is a sweep, which is always on the cluster
 NEWEST = 20  # how many runs `status` lists
 
 
@@ -35,28 +36,33 @@ def submit(out: Console, job: JobSpec, dry_run: bool, detach: bool) -> int:
         out.print(_fields(job))
         out.print("Nothing was started.")
         return 0
-    surroundings = _up(out, ray=job.resources.workers > 0)
+    surroundings = up(out, ray=job.resources.workers > 0)
     run = new_run(job.name)
     Runs(open_store(surroundings.artifacts)).create(run, job)
-    return _start(out, surroundings, run, job, (), detach)
+    return start(out, surroundings, run, job, (), detach)
 
 
 def resume(out: Console, run: str | None, detach: bool) -> int:
     runs, run, job = _existing(out, run)
-    surroundings = _up(out, ray=job.resources.workers > 0)
+    is_sweep = runs.is_sweep(run)
+    if is_sweep and runs.status(run).state == "FINISHED":
+        raise UserError(f"{run} is finished; its report is in {runs.store(run).address('report')}")
+    surroundings = up(out, ray=is_sweep or job.resources.workers > 0)
     if surroundings.ray and Jobs(surroundings).active(run):
         raise UserError(f"{run} is running; `make logs RUN={run}` follows it")
     runs.queue(run)
-    return _start(out, surroundings, run, job, (), detach)
+    return start(out, surroundings, run, job, SWEEP if is_sweep else (), detach)
 
 
 def evaluate(out: Console, run: str | None, overrides: Sequence[str]) -> int:
-    _, run, job = _existing(out, run)
+    runs, run, job = _existing(out, run)
+    if runs.is_sweep(run):
+        raise UserError(f"{run} is a sweep; `make submit JOB={job.name} ARGS=from_sweep={run}` trains its best setting")
     job = override(job, overrides)
-    surroundings = _up(out, ray=job.resources.workers > 0)
+    surroundings = up(out, ray=job.resources.workers > 0)
     if surroundings.ray and Jobs(surroundings).active(run):
         raise UserError(f"{run} is running and tests itself at its end; `make logs RUN={run}` follows it")
-    return _start(out, surroundings, run, job, ("--test", *overrides), detach=False)
+    return start(out, surroundings, run, job, ("--test", *overrides), detach=False)
 
 
 def status(out: Console, run: str | None) -> None:
@@ -68,7 +74,7 @@ def status(out: Console, run: str | None) -> None:
         rows = {
             "run": run,
             "state": _state(said, run, ray),
-            "iteration": f"{said.iteration:,} of {said.iterations:,}, {ago(said.time)}",
+            said.unit: f"{said.iteration:,} of {said.iterations:,}, {ago(said.time)}",
             "validation": _gain(said),
             "MLflow": said.tracking or "not reached yet",
             "artifacts": runs.store(run).address(),
@@ -83,7 +89,7 @@ def status(out: Console, run: str | None) -> None:
         table.add_column(title, no_wrap=True)
     for name in names:
         said = runs.status(name)
-        iteration = f"{said.iteration:,}/{said.iterations:,}"
+        iteration = f"{said.iteration:,}/{said.iterations:,}{' trials' if said.unit == 'trials' else ''}"
         table.add_row(name, _state(said, name, ray), iteration, _gain(said), ago(said.time))
     out.print(table if table.row_count else "There is no run yet; `make submit JOB=sinusoid` makes one.")
 
@@ -109,7 +115,10 @@ def stop(out: Console, run: str | None) -> None:
         raise UserError(f"{run} is not running ({runs.status(run).state}); `make status` lists the runs")
     ray.stop(active)
     said = runs.status(run)
-    out.print(f"{run}: {said.state} at iteration {said.iteration:,} of {said.iterations:,}; make resume RUN={run}")
+    where = f"iteration {said.iteration:,} of {said.iterations:,}"
+    if said.unit == "trials":
+        where = f"{said.iteration:,} of {said.iterations:,} trials"
+    out.print(f"{run}: {said.state} at {where}; make resume RUN={run}")
 
 
 def ui(out: Console) -> None:
@@ -144,7 +153,7 @@ def show_error(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"error: {text}", style="red", markup=False, highlight=False)
 
 
-def _up(out: Console, ray: bool = True) -> Surroundings:
+def up(out: Console, ray: bool = True) -> Surroundings:
     surroundings = local.bring_up(out.print, ray)
     os.environ.update(surroundings.env)
     local.check(surroundings, ray)
@@ -153,7 +162,7 @@ def _up(out: Console, ray: bool = True) -> Surroundings:
 
 def _existing(out: Console, run: str | None) -> tuple[Runs, str, JobSpec]:
     """The runs, the one that is meant, and its job; Ray is not needed to know."""
-    runs = Runs(open_store(_up(out, ray=False).artifacts))
+    runs = Runs(open_store(up(out, ray=False).artifacts))
     run = runs.choose(run)
     return runs, run, runs.job(run)
 
@@ -166,11 +175,11 @@ def _found() -> Surroundings:
     return surroundings
 
 
-def _start(
+def start(
     out: Console, surroundings: Surroundings, run: str, job: JobSpec, arguments: Sequence[str], detach: bool
 ) -> int:
     out.print(f"[bold]{run}[/bold]", highlight=False)
-    if job.resources.workers == 0:
+    if job.resources.workers == 0 and arguments != SWEEP:
         return _drive_here(out, surroundings, run, arguments)
     ray = Jobs(surroundings)
     submission = ray.submit(run, arguments)

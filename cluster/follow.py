@@ -5,14 +5,27 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from cluster.sweep.table import progress_text as sweep_text
+from cluster.sweep.table import sweep_table, trial_text, winner_text
 from meta_service.evaluation import AdaptationCurve, format_metric
 from meta_service.progress import Throttle, parse_event
 
 PLAIN_S = 15.0  # between two progress lines where the output is no terminal
+
+
+class _Live(Progress):
+    """A progress line, and above it what is shown of a sweep."""
+
+    above: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.above is not None:
+            yield self.above
+        yield from super().get_renderables()
 
 
 class Follower:
@@ -22,7 +35,7 @@ class Follower:
         self.console = console
         self.error: str | None = None
         self.summary: dict[str, Any] | None = None
-        self._progress = Progress(
+        self._progress = _Live(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -34,6 +47,7 @@ class Follower:
         self._bar: TaskID | None = None
         self._title = ""
         self._plain = Throttle(PLAIN_S)
+        self._sweep: dict[str, Any] | None = None
 
     def follow(self, lines: Iterable[str]) -> None:
         """Draws until the lines end."""
@@ -71,6 +85,28 @@ class Follower:
         where = event["tracking"] or "MLflow was not reached; what was measured is kept in the spool"
         self._on_say({"text": f"\ntheta       iteration {event['best_iteration']:,}, SHA-256 {event['sha256']}"})
         self._on_say({"text": f"MLflow run  {where}\nartifacts   {event['artifacts']}"})
+
+    def _on_sweep(self, event: dict[str, Any]) -> None:
+        before = {row[0]: row[4] for row in self._sweep["rows"]} if self._sweep else {}
+        self._sweep = event
+        if self.console.is_terminal:
+            self._progress.above = sweep_table(event, self.console.height)
+            self._progress.refresh()
+            return
+        for row in event["rows"]:
+            if row[4] not in ("running", "waiting") and before.get(row[0]) != row[4]:
+                self._on_say({"text": trial_text(event, row)})
+        if self._plain.due():
+            self._on_say({"text": sweep_text(event)})
+
+    def _on_sweep_summary(self, event: dict[str, Any]) -> None:
+        self._progress.above = None
+        self._progress.stop()
+        if self._sweep:
+            self.console.print(sweep_table(self._sweep))
+        self._on_say({"text": winner_text(event)})
+        where = event["tracking"] or "MLflow was not reached; what was measured is kept in the spool"
+        self._on_say({"text": f"\nMLflow run  {where}\nreport      {event['artifacts']}/report"})
 
     def _draw(self, title: str, done: int, total: int, text: str) -> None:
         if title != self._title:

@@ -11,6 +11,7 @@ import numpy as np
 import ray
 import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.util import get_current_placement_group
 from torch.func import grad
 
 from meta_service.adjoint import native
@@ -165,6 +166,8 @@ class RayPool:
 
     def _say_what_is_missing(self) -> None:
         asked = {"CPU": self.job.resources.cpus_per_worker, "GPU": self.job.resources.gpus_per_worker}
+        if get_current_placement_group():
+            return  # there is room: it was set aside for this pool
         free, whole = ray.available_resources(), ray.cluster_resources()
         for kind, amount in asked.items():
             if free.get(kind, 0) < amount:

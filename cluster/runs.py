@@ -1,12 +1,14 @@
 """The runs there are, as their artifact store knows them: index/<run>, and a folder <run>/ each."""
 
 import time
+from dataclasses import replace
 
 from meta_service.artifacts import ArtifactStore, MissingArtifact
 from meta_service.dotted import from_json, to_json
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.status import NAME, RunStatus, status_of
+from meta_service.sweep.settings import Sweep
 
 
 class Runs:
@@ -20,6 +22,33 @@ class Runs:
         self.store(run).write("job.json", to_json(job).encode())
         self.store(run).write(NAME, status_of(job, "QUEUED", 0, None, None).to_bytes())
         self.root.write(f"index/{run}", f"{time.time()}".encode())
+
+    def create_sweep(self, run: str, sweep: Sweep) -> None:
+        """Makes a sweep known, as a run whose iterations are trials."""
+        self.store(run).write("sweep.json", sweep.to_json().encode())
+        said = status_of(sweep.job, "QUEUED", 0, None, None)
+        said = said._replace(iterations=sweep.size, workers=1, unit="trials")
+        self.store(run).write("job.json", to_json(sweep.job).encode())
+        self.store(run).write(NAME, said.to_bytes())
+        self.root.write(f"index/{run}", f"{time.time()}".encode())
+
+    def is_sweep(self, run: str) -> bool:
+        return self.store(run).exists("sweep.json")
+
+    def sweep(self, run: str) -> Sweep:
+        """What the sweep searches. Raises UserError where the run is none."""
+        self.job(run)
+        try:
+            return Sweep.from_json(self.store(run).read("sweep.json").decode())
+        except MissingArtifact as error:
+            raise UserError(f"{run} is not a sweep but a run; `make status` tells which are") from error
+
+    def settle(self, run: str, concurrent: int) -> Sweep:
+        """Fixes for good how many of a sweep's trials are tried at once; the sweep as it is from now on."""
+        sweep = self.sweep(run)
+        sweep = replace(sweep, tune=replace(sweep.tune, concurrent=concurrent))
+        self.store(run).write("sweep.json", sweep.to_json().encode())
+        return sweep
 
     def store(self, run: str) -> ArtifactStore:
         """The folder of one run."""

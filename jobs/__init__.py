@@ -1,4 +1,4 @@
-"""Which computations there are: one Python value, `job`, a file."""
+"""Which computations there are: one Python value, `job`, a file; `space` and `tune` beside it say how it is swept."""
 
 import difflib
 import importlib
@@ -6,6 +6,8 @@ import pkgutil
 
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
+from meta_service.sweep.settings import Tune
+from meta_service.sweep.space import Space
 
 
 def names() -> list[str]:
@@ -23,3 +25,9 @@ def find(name: str) -> JobSpec:
     if not isinstance(job, JobSpec):
         raise UserError(f"jobs/{name}.py: `job = JobSpec(...)` is expected, a {type(job).__name__} came")
     return job
+
+
+def find_sweep(name: str) -> tuple[JobSpec, Space, Tune]:
+    """The job of that name, the ranges its fields are searched in, and how; no range where its file has none."""
+    job, module = find(name), importlib.import_module(f"jobs.{name}")
+    return job, getattr(module, "space", {}), getattr(module, "tune", Tune())

@@ -10,8 +10,10 @@ from rich.console import Console
 import jobs
 from cluster import commands
 from cluster.driving import drive as drive_run
+from cluster.sweep import commands as sweep_commands
 from meta_service.dotted import override
 from meta_service.errors import UserError
+from meta_service.sweep.settings import sweep_of
 
 # what is not read on a terminal has no width to keep to
 OUT = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -30,6 +32,7 @@ class _Program(click.Group):
             sys.exit(130)
 
 
+FROM_SWEEP = "from_sweep="
 RUN_HELP = "RUN is a run's name as `status` lists them; the newest one where it is left out."
 run_argument: Callable[..., Any] = click.argument("run", required=False)
 overrides_argument: Callable[..., Any] = click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
@@ -42,6 +45,7 @@ def program() -> None:
     \b
     make submit JOB=sinusoid                                       run a job, and follow it
     make submit JOB=omniglot ARGS="tasks.shots=5 iterations=2000"  the same with other settings
+    make sweep JOB=omniglot                                        find the best setting of a job
     make status                                                    what runs, and how it goes
     make evaluate RUN=omniglot-1123-101500-ab12                    test a run again
     make down                                                      stop everything
@@ -64,11 +68,40 @@ def submit(job: str, overrides: tuple[str, ...], dry_run: bool, detach: bool) ->
     submit miniimagenet tasks.shots=5 algorithm.first_order=true resources.workers=4
     submit omniglot resources.workers=0       in a process of this machine, without Ray
     submit omniglot --dry-run                 all fields and their values
+    submit omniglot from_sweep=RUN            with the best setting that a sweep found
     """
-    sys.exit(commands.submit(OUT, override(jobs.find(job), overrides), dry_run, detach))
+    found = jobs.find(job)
+    sweeps = [text.partition("=")[2] for text in overrides if text.startswith(FROM_SWEEP)]
+    for name in sweeps:
+        found = sweep_commands.best_of_sweep(OUT, name, found)
+    others = [text for text in overrides if not text.startswith(FROM_SWEEP)]
+    sys.exit(commands.submit(OUT, override(found, others), dry_run, detach))
 
 
 submit.help = f"{submit.help}\n\nJobs: {', '.join(jobs.names())}."
+
+
+@program.command()
+@click.argument("job", metavar="JOB")
+@overrides_argument
+@click.option("--dry-run", is_flag=True, help="Check everything and show the space; start nothing.")
+@click.option("--detach", is_flag=True, help="Do not follow the sweep.")
+def sweep(job: str, overrides: tuple[str, ...], dry_run: bool, detach: bool) -> None:
+    """Search the best setting of JOB: many short runs, the poor ones stopped early, compared in MLflow.
+
+    \b
+    sweep sinusoid                                               the space in the job's file
+    sweep omniglot tune.trials=32 tune.concurrent=4              more trials, four at a time
+    sweep omniglot "space.algorithm.inner_lr=loguniform(1e-3,1)" another range, or another field
+    sweep omniglot algorithm.inner_steps=1 tasks.shots=5         a field with a value is not searched
+    sweep omniglot tune.search=random --dry-run                  all that can be set
+
+    \b
+    Ranges: uniform(LOW, HIGH), loguniform(LOW, HIGH), integers(LOW, HIGH), choice(A, B, ...).
+    Searches: tpe, random, grid, pbt. A sweep is a run: status, logs, stop and resume know it by its name.
+    """
+    found, space, tune = jobs.find_sweep(job)
+    sys.exit(sweep_commands.sweep(OUT, sweep_of(found, space, tune, overrides), dry_run, detach))
 
 
 @program.command(help=f"List the runs, newest first, with their progress. {RUN_HELP}")
@@ -127,8 +160,13 @@ def doctor() -> None:
 @click.argument("run")
 @overrides_argument
 @click.option("--test", is_flag=True)
-def drive(run: str, overrides: tuple[str, ...], test: bool) -> None:
+@click.option("--sweep", is_flag=True)
+def drive(run: str, overrides: tuple[str, ...], test: bool, sweep: bool) -> None:
     """The driver's process, on the cluster."""
+    if sweep:
+        from cluster.sweep.driver import drive_sweep  # loads Tune
+
+        sys.exit(drive_sweep(run))
     sys.exit(drive_run(run, overrides, test))
 
 

@@ -9,3 +9,5 @@ from jobs import miniimagenet
 from meta_service.tasks.image_folder import ImageFolder
 
 job = replace(miniimagenet.job, name="image_folder", tasks=ImageFolder(ways=5, shots=1, query_shots=5))
+
+space, tune = miniimagenet.space, miniimagenet.tune

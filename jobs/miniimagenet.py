@@ -9,6 +9,8 @@ from meta_service.algorithms.maml import MAML
 from meta_service.job import Evaluation, JobSpec
 from meta_service.models.conv4 import Conv4
 from meta_service.outer.adam import Adam
+from meta_service.sweep.settings import Tune
+from meta_service.sweep.space import integers, loguniform
 from meta_service.tasks.miniimagenet import MiniImageNet
 
 job = JobSpec(
@@ -28,3 +30,10 @@ job = JobSpec(
         Evaluation("strict", num_tasks=2000, steps=10, query_shots=15),
     ),
 )
+
+space = {
+    "algorithm.inner_lr": loguniform(1e-3, 0.1),
+    "outer.meta_lr": loguniform(1e-4, 1e-2),
+    "algorithm.inner_steps": integers(1, 5),
+}
+tune = Tune(trials=16, iterations=2_000, grace=200)

@@ -7,6 +7,7 @@
     make submit JOB=omniglot_mlp                                   paper, without convolutions: 89.7 +- 1.1 %
     make submit JOB=omniglot_mlp ARGS="tasks.shots=5"              paper, without convolutions: 97.5 +- 0.6 %
     make submit JOB=omniglot ARGS="algorithm.first_order=true"     Nichol et al. (2018), first order: 98.3 %
+    make sweep JOB=omniglot                                        16 settings of alpha, beta and inner steps
 
 95 % on validation tasks takes 2,000 outer steps, under 10 minutes on 2 cores. docs/results.md has the curve.
 """
@@ -14,6 +15,8 @@
 from meta_service.algorithms.maml import MAML
 from meta_service.job import Evaluation, JobSpec
 from meta_service.models.conv4 import Conv4
+from meta_service.sweep.settings import Tune
+from meta_service.sweep.space import integers, loguniform
 from meta_service.tasks.omniglot import Omniglot
 
 job = JobSpec(
@@ -32,3 +35,10 @@ job = JobSpec(
         Evaluation("strict", num_tasks=2000, steps=10, headline=3, query_shots=15),
     ),
 )
+
+space = {
+    "algorithm.inner_lr": loguniform(0.01, 2.0),
+    "outer.meta_lr": loguniform(1e-4, 1e-2),
+    "algorithm.inner_steps": integers(1, 3),
+}
+tune = Tune(trials=16, iterations=500, grace=50)

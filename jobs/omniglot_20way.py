@@ -24,3 +24,5 @@ job = replace(
         Evaluation("strict", num_tasks=2000, steps=10, headline=5, query_shots=15),
     ),
 )
+
+space, tune = omniglot.space, omniglot.tune

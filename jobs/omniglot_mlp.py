@@ -10,3 +10,5 @@ from jobs import omniglot
 from meta_service.models.mlp import MLP
 
 job = replace(omniglot.job, name="omniglot_mlp", model=MLP(hidden=(256, 128, 64, 64), batch_norm=True))
+
+space, tune = omniglot.space, omniglot.tune

@@ -8,11 +8,15 @@
 5-shot test error of the 10-shot-trained network after 1 / 5 / 10 gradient steps: 0.67 / 0.38 / 0.35 in the paper. Ours:
 0.76 / 0.51 / 0.42 after 20,000 iterations, which are the default here to keep a first run short; 0.64 after 1 step and
 70,000 (after more steps one task in some hundred diverges); 0.68 / 0.34 / 0.31 with alpha 0.001.
+
+    make sweep JOB=sinusoid                                     16 settings of alpha, beta and inner steps
 """
 
 from meta_service.algorithms.maml import MAML
 from meta_service.job import Baseline, Evaluation, JobSpec, Resources
 from meta_service.models.mlp import MLP
+from meta_service.sweep.settings import Tune
+from meta_service.sweep.space import integers, loguniform
 from meta_service.tasks.sinusoid import Sinusoid
 
 FINE_TUNING = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05)
@@ -40,3 +44,10 @@ job = JobSpec(
         Baseline("random", ("iterations=0",), inner_lrs=FINE_TUNING),
     ),
 )
+
+space = {
+    "algorithm.inner_lr": loguniform(1e-3, 0.3),
+    "outer.meta_lr": loguniform(1e-4, 2e-2),
+    "algorithm.inner_steps": integers(1, 3),
+}
+tune = Tune(trials=16, iterations=1_500, grace=150)

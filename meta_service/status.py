@@ -30,6 +30,8 @@ class RunStatus(NamedTuple):
     workers: int
     time: float
     """When this was said, in seconds since 1970."""
+    unit: str = "iterations"
+    """What is counted: `trials` in a sweep, whose metrics are the default setting's and the best one's."""
 
     def to_bytes(self) -> bytes:
         return json.dumps(self._asdict(), indent=1).encode()
@@ -37,7 +39,7 @@ class RunStatus(NamedTuple):
     @staticmethod
     def from_bytes(data: bytes) -> "RunStatus":
         kept = json.loads(data)
-        return RunStatus(**{name: kept[name] for name in RunStatus._fields})
+        return RunStatus(**{name: kept[name] for name in RunStatus._fields if name in kept})
 
 
 def status_of(

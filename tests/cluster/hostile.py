@@ -18,7 +18,8 @@ class Hostile:
 
     deed: str = "none"
     """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `mistake`: UserError; `bug`: ValueError.
-    `uncompiled`: a worker that finds another's file in the folder does without compiled loops."""
+    `uncompiled`: a worker that finds another's file in the folder does without compiled loops; `nan`: the tasks have
+    no numbers."""
     folder: str = ""
     shots: int = 10
     query_shots: int = 10
@@ -40,7 +41,10 @@ class Hostile:
     def sample(self, seed: int, split: Split) -> tuple[Batch, Batch]:
         if split == "train":
             self._act()
-        return Sinusoid().sample(seed, split)
+        support, query = Sinusoid().sample(seed, split)
+        if split == "train" and self.deed == "nan":
+            query = Batch(query.inputs, query.targets * float("nan"))
+        return support, query
 
     def loss(self, predict: Predict, batch: Batch) -> Tensor:
         return Sinusoid().loss(predict, batch)

@@ -54,6 +54,10 @@ def folder_of_images(root: Path, classes: int, images: int) -> Path:
         (["submit", "sinusoid", "tasks.shot=5"], "there is no field 'tasks.shot'; the nearest is 'tasks.shots'"),
         (["submit", "sinusoid", "tasks.shots=many"], "tasks.shots: int is expected, 'many' came"),
         (["submit", "sinusoid", "meta_batch_size=0"], "meta_batch_size: at least 1 is expected, 0 came"),
+        (["sweep", "omniglott"], "there is no job 'omniglott'; the nearest is 'omniglot'"),
+        (["sweep", "sinusoid", "space.algorithm.inner_rl=uniform(0, 1)"], "the nearest is 'algorithm.inner_lr'"),
+        (["sweep", "sinusoid", "space.algorithm.inner_lr=0.1"], "loguniform(LOW, HIGH)"),
+        (["sweep", "sinusoid", "tune.trial=3"], "there is no field 'tune.trial'; the nearest is 'tune.trials'"),
         (["logs"], "nothing is running on this machine; `make submit JOB=sinusoid` starts it"),
         (["stop", "a-run"], "nothing is running on this machine"),
     ],
@@ -68,6 +72,14 @@ def test_a_dry_run_shows_every_field_and_starts_nothing(user: Path) -> None:
     assert result.exit_code == 0
     assert "algorithm.inner_lr" in result.output
     assert "Nothing was started" in result.output
+    assert not (user / "state").exists()
+
+
+def test_a_dry_run_of_a_sweep_shows_its_space_and_starts_nothing(user: Path) -> None:
+    result = run("sweep", "sinusoid", "space.algorithm.inner_lr=loguniform(1e-3, 1)", "--dry-run")
+    assert result.exit_code == 0
+    assert "loguniform(0.001, 1)" in result.output
+    assert "tune.trials" in result.output
     assert not (user / "state").exists()
 
 
@@ -112,6 +124,7 @@ def test_a_dead_mlflow_is_named_before_a_run_is_made(user: Path, monkeypatch: py
 
 
 def test_help_teaches_with_examples() -> None:
-    for command in ("submit", "status", "logs", "stop", "resume", "evaluate", "ui", "down", "doctor"):
+    for command in ("submit", "sweep", "status", "logs", "stop", "resume", "evaluate", "ui", "down", "doctor"):
         assert command in run("--help").output
     assert "tasks.shots=5" in run("submit", "--help").output
+    assert "space.algorithm.inner_lr=loguniform(1e-3,1)" in run("sweep", "--help").output
