@@ -90,4 +90,4 @@ class Board:
             return float(tune.iterations)
         prior = sum((end - start) / tune.reduction**k for k, (start, end) in enumerate(pairwise(marks)))
         judged = [trial.iteration for trial in self._trials.values() if trial.over and trial.bars]
-        return (prior + sum(judged)) / (1 + len(judged))
+        return float(prior + sum(judged)) / (1 + len(judged))

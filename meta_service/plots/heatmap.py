@@ -76,6 +76,7 @@ def heatmap_figure(sweep: Sweep, trials: Sequence[Trial], names: tuple[str, str]
         )
         text = short(sweep.metric, trial.value) if trial.state == FINISHED else ""
         above = 12 if best and trial.number == best.number else 7
+        above = above if y < 0.93 else -above - 9  # within the picture
         axes.annotate(
             text, (x, y), (0, above), textcoords="offset points", ha="center", fontsize=8, color=INK, zorder=4
         )

@@ -11,6 +11,8 @@ from meta_service.sweep.ledger import Trial
 from meta_service.sweep.ranking import higher_is_better
 from meta_service.sweep.settings import Tune
 
+ROUNDING = 1e-6
+
 
 def rungs(tune: Tune) -> list[int]:
     """The outer steps after which trials may be stopped: grace, grace * reduction, ... below the end."""
@@ -35,4 +37,6 @@ def bars(tune: Tune, metric: str, before: Iterable[Trial]) -> dict[int, float]:
 
 
 def reaches(metric: str, value: float, bar: float) -> bool:
-    return value >= bar if higher_is_better(metric) else value <= bar
+    """Whether the value is as good as the bar, but for the rounding of a mean."""
+    margin = ROUNDING * abs(bar)
+    return value >= bar - margin if higher_is_better(metric) else value <= bar + margin

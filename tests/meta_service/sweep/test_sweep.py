@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -147,10 +148,10 @@ class Bad(Sinusoid):
 
     deed: str = "none"
 
-    def sample(self, seed: int, split: Split) -> tuple[Batch, Batch]:
+    def sample_all(self, seeds: Sequence[int], split: Split) -> tuple[Batch, Batch]:
         if self.deed == "bug":
             raise ValueError("a programmer's mistake\nin two lines")
-        return super().sample(seed, split)
+        return super().sample_all(seeds, split)
 
     def metric(self, predict: Predict, batch: Batch) -> Tensor:
         return super().loss(predict, batch) * (math.nan if self.deed == "nan" else 1.0)
