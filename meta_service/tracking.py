@@ -20,6 +20,7 @@ POINTS_PER_KEY = 1_000
 INTERVAL_S = 1.0  # between two deliveries: one request costs the server 20 to 30 ms
 LONGEST_PAUSE_S = 30.0
 END_S = 20.0  # how long `end` delivers
+END_SLOW_S = 120.0  # how long it goes on after that, where the server takes what it is given
 END_KILLED_S = 5.0  # the same where somebody waits for the process to go
 
 
@@ -99,6 +100,7 @@ class MLflowTracker:
         self.uri, self._spool, self._say = uri.rstrip("/"), Spool(spool), say
         self._delivery = Delivery(self.uri, self._spool, say)
         self._closing, self._stop = threading.Event(), threading.Event()
+        self._failing = False
         self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -140,10 +142,15 @@ class MLflowTracker:
         self._put("artifact", name=name, file=str(self._spool.keep_file(name, data)))
 
     def end(self, state: State) -> None:
-        """Delivers what is left, for a bounded time, and says what could not be delivered."""
+        """Delivers what is left, for a bounded time, and says what could not be delivered. Once is enough."""
+        if self._closing.is_set():
+            return
         self._put("end", state=state)
         self._closing.set()
         self._thread.join(END_KILLED_S if state == "KILLED" else END_S)
+        deadline = time.monotonic() + END_SLOW_S
+        while state != "KILLED" and self._thread.is_alive() and not self._failing and time.monotonic() < deadline:
+            self._thread.join(0.1)
         self._stop.set()
         left = [entry for entry, _ in self._spool.unsent()]
         if left:
@@ -160,6 +167,7 @@ class MLflowTracker:
         while not self._stop.is_set():
             closing = self._closing.is_set()  # asked before delivering: nothing is appended after it is set
             error = self._delivery.attempt()
+            self._failing = error is not None
             if error and not failures:
                 self._say(f"MLflow at {self.uri} takes nothing; it is kept in {self._spool.path} meanwhile: {error}")
             if failures and not error:

@@ -41,7 +41,8 @@ class Means(NamedTuple):
 def run_trial(sweep: Sweep, trial: Trial, ledger: Ledger, means: Means) -> Trial:
     """The trial trained to its end, which the ledger knows then, or as far as it came when it was asked to stop.
 
-    What goes wrong in it is its result and not the sweep's end; only a StorageError is raised.
+    The tracker is ended, too. What goes wrong is the trial's result and not the sweep's end; only a StorageError is
+    raised.
     """
     store, tracker = ledger.folder(trial.number), means.tracker
     watcher: Watcher | None = None
@@ -85,6 +86,7 @@ def run_trial(sweep: Sweep, trial: Trial, ledger: Ledger, means: Means) -> Trial
     looks = watcher.looks if watcher else trial.looks
     ended = trial._replace(looks=looks, state=state, why=why, tracking=tracker.address)
     _report(tracker, ended)
+    tracker.end(mlflow_state(ended))  # first: once the ledger says it is over, nobody tells MLflow any more
     if state:
         ledger.end(trial.number, state, why, tracker.address)
     return ended

@@ -12,7 +12,7 @@ from meta_service.status import RunStatus
 from meta_service.sweep.ledger import Ledger
 from meta_service.sweep.settings import Sweep
 from meta_service.tracking import MLflowTracker
-from meta_service.trial import Means, mlflow_state, run_trial, stop_asked
+from meta_service.trial import Means, run_trial, stop_asked
 
 REPORT_S = 2.0  # between two reports of progress
 LOCK_S = 60.0  # how long a predecessor, killed with its sweep, may take to be gone
@@ -78,14 +78,13 @@ def perform(sweep: Sweep, index: int, place: Place, report: Callable[[dict[str, 
         )
         rescue = open_store(str(SPOOL / f"{name}.rescued"))
         means = Means(tracker, lambda job: pool_of(job, said.append), emit, stop_asked(ledger), rescue)
-        ended = trial
         try:
             ended = run_trial(sweep, trial, ledger, means)
             report(told | {"iteration": ended.iteration, "value": ended.value, "said": _drained(said)})
         except StorageError as error:  # not the trial's fault: it goes on with the sweep's resumption
             report(told | {"said": _drained(said), "fault": str(error)})
         finally:
-            tracker.end(mlflow_state(ended))
+            tracker.end("KILLED")  # unless it has ended well
 
 
 def _drained(said: list[str]) -> list[str]:

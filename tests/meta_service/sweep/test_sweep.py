@@ -186,19 +186,34 @@ def test_a_trial_that_goes_wrong_ends_with_the_reason(
 
 
 class Full(DirectoryStore):
-    """A store that takes no look."""
+    """A store that does not take a file of this name."""
+
+    def __init__(self, path: Path, refused: str) -> None:
+        super().__init__(path)
+        self.refused = refused
 
     def write(self, name: str, data: bytes) -> None:
-        if name.endswith("looks.json"):
+        if name.endswith(self.refused):
             raise StorageError("the store is away")
         super().write(name, data)
 
     def under(self, prefix: str) -> "Full":
-        return Full(self._path(prefix))
+        return Full(self._path(prefix), self.refused)
+
+
+def test_mlflow_knows_how_a_trial_ended_before_the_ledger_does(tmp_path: Path) -> None:
+    ledger, given = Ledger(Full(tmp_path, "end.json")), means(tmp_path)
+    trial = Trial(0, sweep().default(), {})
+    ledger.give(trial)
+    with pytest.raises(StorageError):
+        run_trial(sweep(), trial, ledger, given)
+    assert isinstance(given.tracker, MemoryTracker)
+    assert (given.tracker.state, given.tracker.kept_tags["meta.state"]) == ("FINISHED", "finished")
+    assert not Ledger(DirectoryStore(tmp_path)).trials()[0].over
 
 
 def test_a_store_that_fails_ends_the_sweep_and_not_the_trial(tmp_path: Path) -> None:
-    ledger = Ledger(Full(tmp_path))
+    ledger = Ledger(Full(tmp_path, "looks.json"))
     trial = Trial(0, sweep().default(), {})
     ledger.give(trial)
     with pytest.raises(StorageError, match="the store is away"):
