@@ -44,8 +44,8 @@ class MetaModel:
             y, shots = examples.values(support_y, len(x), signature.outputs), len(x)
             flat = np.ndim(support_y) == 1
         # the loss may be divided by the number of shots: then alpha keeps its meaning for any number of them
-        tasks: Any = dataclasses.replace(job.tasks, shots=shots)  # type: ignore[type-var]
-        algorithm = job.algorithm if inner_lr is None else dataclasses.replace(job.algorithm, inner_lr=inner_lr)
+        tasks: Any = dataclasses.replace(job.data_sets, shots=shots)  # type: ignore[type-var]
+        algorithm = job.maml if inner_lr is None else dataclasses.replace(job.maml, inner_lr=inner_lr)
         steps = self.default_steps if steps is None else steps
         if steps < 0:
             raise UserError(f"steps: at least 0 is expected, {steps} came")

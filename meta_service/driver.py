@@ -63,5 +63,5 @@ def _divergence(job: JobSpec, state: MetaState, blocks: Blocks) -> str:
     return (
         f"the meta-gradient of job {job.name} (seed {job.seed}) at iteration {state.iteration} is not finite, first "
         f"task seed {blocks[0][0]}; theta is kept as it was before; try a smaller algorithm.inner_lr "
-        f"({job.algorithm.inner_lr}) or outer.meta_lr ({job.outer.meta_lr})"
+        f"({job.algorithm.inner_lr}) or a smaller outer step ({job.outer})"
     )

@@ -43,25 +43,29 @@ Loss = Callable[[Params, Batch], Tensor]
 """L(f_theta, D): scalar []."""
 
 
-class TaskDistribution(Protocol):
-    """p(T), and the loss its tasks share. Frozen dataclasses; one file each in `tasks/`."""
+class Tasks(Protocol):
+    """p(T), as far as a job has to know it. Frozen dataclasses; one file each in `tasks/`."""
 
     @property
     def shots(self) -> int:
-        """K: support examples of a class (classification) or of a task (regression)."""
+        """K: support examples of a class (classification) or of a task (regression); trajectories of a policy."""
 
     @property
     def signature(self) -> Signature: ...
 
     @property
     def metric_name(self) -> str:
-        """`accuracy` (in [0, 1], higher is better) or `mse` (lower is better)."""
+        """`accuracy` (in [0, 1], higher is better), `mse` (lower is better) or `return` (higher is better)."""
 
     def prepare(self) -> str:
         """Makes the data ready on this machine, once; returns the SHA-256 that names it ("" where nothing is stored).
 
         Raises UserError where data are missing, broken or too few for the settings.
         """
+
+
+class TaskDistribution(Tasks, Protocol):
+    """Tasks that are data sets, and the loss they share."""
 
     def sample(self, seed: int, split: Split) -> tuple[Batch, Batch]:
         """The support and query set of the task that `seed` names: the same data for the same seed, everywhere."""

@@ -2,17 +2,39 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from torch import Tensor
 
 from meta_service.algorithms.maml import MAML
-from meta_service.episode import Signature, TaskDistribution
+from meta_service.algorithms.policy_gradient import PolicyGradient
+from meta_service.episode import Signature, TaskDistribution, Tasks
 from meta_service.errors import UserError
+from meta_service.objective import MetaGradient, Objective
 from meta_service.outer.adam import Adam
 from meta_service.params import Params
 from meta_service.seeds import Stream, task_seeds
 from meta_service.state import MetaState
+
+TasksT = TypeVar("TasksT", bound=Tasks)
+
+
+class Algorithm(Protocol):
+    """The inner loop. Frozen dataclasses; one file each in `algorithms/`. How it is called depends on the tasks."""
+
+    @property
+    def inner_lr(self) -> float: ...
+
+    @property
+    def inner_steps(self) -> int: ...
+
+
+class Outer(Protocol):
+    """The outer loop. Frozen dataclasses; one file each in `outer/`."""
+
+    def init(self, params: Params) -> MetaState: ...
+
+    def step(self, state: MetaState, objective: Objective) -> tuple[MetaState, MetaGradient]: ...
 
 
 class Model(Protocol):
@@ -64,7 +86,7 @@ class Evaluation:
         """The number of steps whose value stands for the result."""
         return self.steps if self.headline is None else self.headline
 
-    def tasks_of(self, tasks: TaskDistribution) -> TaskDistribution:
+    def tasks_of(self, tasks: TasksT) -> TasksT:
         """The training distribution under this evaluation's conditions."""
         query_shots = (self.shots or tasks.shots) if self.query_shots == "shots" else self.query_shots
         conditions = {"shots": self.shots, "query_shots": query_shots, "transductive": self.transductive}
@@ -72,7 +94,7 @@ class Evaluation:
         for name in asked:
             if not hasattr(tasks, name):
                 raise UserError(f"evaluations.{self.name}.{name}: {type(tasks).__name__} has no {name}; leave it out")
-        return dataclasses.replace(tasks, **asked)  # type: ignore[type-var]
+        return cast(TasksT, dataclasses.replace(cast(Any, tasks), **asked))
 
 
 @dataclass(frozen=True)
@@ -93,10 +115,10 @@ class JobSpec:
     """What to meta-train, how, and how it is judged."""
 
     name: str
-    tasks: TaskDistribution
+    tasks: Tasks
     model: Model
-    algorithm: MAML = MAML()
-    outer: Adam = Adam()
+    algorithm: Algorithm = MAML()
+    outer: Outer = Adam()
     iterations: int = 60_000
     """Outer steps."""
     meta_batch_size: int = 32
@@ -138,6 +160,29 @@ class JobSpec:
             raise UserError("evaluations: at least one is expected, none came")
         if self.iterations < 0 or self.seed < 0:
             raise UserError(f"iterations and seed: at least 0 is expected, {self.iterations} and {self.seed} came")
+
+        if self.explores != isinstance(self.algorithm, PolicyGradient):
+            kind, expected = ("environments", "PolicyGradient") if self.explores else ("data sets", "MAML")
+            raise UserError(f"algorithm: {expected} is expected for tasks that are {kind}, {self.algorithm} came")
+
+    @property
+    def explores(self) -> bool:
+        """Whether the tasks are environments, whose data a policy has to gather itself."""
+        return hasattr(self.tasks, "simulation")
+
+    @property
+    def data_sets(self) -> TaskDistribution:
+        """The tasks of a job that does not explore."""
+        if self.explores:
+            raise UserError(f"job {self.name}: tasks that are data sets are expected, environments came")
+        return cast(TaskDistribution, self.tasks)
+
+    @property
+    def maml(self) -> MAML:
+        """The algorithm of a job that does not explore."""
+        if not isinstance(self.algorithm, MAML):
+            raise UserError(f"job {self.name}: MAML is expected, {type(self.algorithm).__name__} came")
+        return self.algorithm
 
     def init(self) -> MetaState:
         """The state before the first outer step: a function of the seed."""

@@ -46,7 +46,7 @@ class Learner:
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:
         """The sum of the meta-gradients of the training tasks with these seeds."""
-        return self.block(params, self.draw(self.job.tasks, seeds, "train"))
+        return self.block(params, self.draw(self.job.data_sets, seeds, "train"))
 
     def draw(self, tasks: TaskDistribution, seeds: Sequence[int], split: Split) -> Drawn:
         """The tasks with these seeds, stacked, on the learner's device."""
@@ -57,8 +57,8 @@ class Learner:
 
     def block(self, params: Params, drawn: Drawn) -> MetaGradient:
         """The sum of the meta-gradients of these tasks."""
-        job, algorithm = self.job, self.job.algorithm
-        if differentiated := self._by_hand(job.tasks):
+        job, algorithm = self.job, self.job.maml
+        if differentiated := self._by_hand(job.data_sets):
             network, loss = differentiated
             support, query = (network.data(batch.inputs, batch.targets) for batch in drawn)
             sums = []
@@ -68,7 +68,7 @@ class Learner:
             return reduce(add, sums)
 
         def of_task(support: Batch, query: Batch) -> tuple[Params, Tensor]:
-            loss = loss_of(job, job.tasks)
+            loss = loss_of(job, job.data_sets)
             return algorithm.meta_gradient(loss, params, Episode((support,) * algorithm.inner_steps, query))
 
         grads, losses = self._each(of_task, drawn)
@@ -80,8 +80,8 @@ class Learner:
     ) -> np.ndarray:
         """The metric on each task's query set after 0, 1, ... steps of adaptation: float64 [tasks, steps + 1]."""
         job = self.job
-        algorithm = dataclasses.replace(job.algorithm, inner_lr=inner_lr or job.algorithm.inner_lr)
-        tasks = evaluation.tasks_of(job.tasks)
+        algorithm = dataclasses.replace(job.maml, inner_lr=inner_lr or job.maml.inner_lr)
+        tasks = evaluation.tasks_of(job.data_sets)
         drawn = self.draw(tasks, seeds, split)
         if differentiated := self._by_hand(tasks):
             parts = self._curves_by_hand(*differentiated, params, drawn, tasks, algorithm, evaluation.steps)

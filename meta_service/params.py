@@ -15,6 +15,11 @@ def add(a: Params, b: Params) -> Params:
     return {name: a[name] + b[name] for name in a}
 
 
+def add_scaled(a: Params, b: Params, factor: float) -> Params:
+    """a + factor * b."""
+    return {name: torch.add(value, b[name], alpha=factor) for name, value in a.items()}
+
+
 def scale(a: Params, factor: float) -> Params:
     return {name: factor * value for name, value in a.items()}
 

@@ -16,7 +16,7 @@ def adapted(
     reached: list[Params] = []
     done = 0
     for step in steps:
-        params = job.algorithm.adapt(loss, params, (support,) * (step - done))
+        params = job.maml.adapt(loss, params, (support,) * (step - done))
         reached.append(params)
         done = step
     return reached

@@ -44,8 +44,8 @@ def episode_figure(job: JobSpec, params: Params, seed: int, steps: int, split: S
     Above a query image stands the class predicted before adaptation and its probability, below it that after.
     """
     job.tasks.prepare()
-    support, query = job.tasks.sample(seed, split)
-    before, after = (_opinion(job, theta, query) for theta in adapted(job, job.tasks, params, support, (0, steps)))
+    support, query = job.data_sets.sample(seed, split)
+    before, after = (_opinion(job, theta, query) for theta in adapted(job, job.data_sets, params, support, (0, steps)))
     classes = np.unique(support.targets.numpy())[:MAX_CLASSES]
     shown = {label: _first(support, label, MAX_SUPPORT) for label in classes}
     asked = {label: _first(query, label, MAX_QUERY) for label in classes}

@@ -1,0 +1,1 @@
+"""Reinforcement learning: trajectories and their mathematics (pure), and the simulations they come from."""

@@ -1,0 +1,75 @@
+"""Rolling out: many policies, each on many trajectories of its task, stepped together; the one effect in here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from meta_service.models.gaussian_policy import GaussianPolicy
+from meta_service.params import Params
+from meta_service.rl.simulation import PolicyTasks
+from meta_service.rl.trajectories import Trajectories
+
+
+def roll_out(
+    policy: GaussianPolicy, params: Params, tasks: PolicyTasks, seeds: Sequence[int], phase: int
+) -> Trajectories:
+    """K trajectories of each task, by the policy with its parameters: params [B, ...], one policy for each of B seeds.
+
+    A function of its arguments: every trajectory has a generator of its own, named by (seed, phase, trajectory).
+    `phase` counts the adaptation steps of a task, so that each meets fresh noise. Costs one call of all policies and
+    one of all simulations a step.
+    """
+    B, K, H = len(seeds), tasks.shots, tasks.horizon
+    (o,), a = tasks.signature.inputs, tasks.signature.outputs
+    like = params["log_std"].dtype
+    generators = [
+        np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, phase, k))))
+        for seed in seeds
+        for k in range(K)
+    ]
+    simulation = tasks.simulation(np.repeat(np.stack([tasks.goal(seed) for seed in seeds]), K, 0))
+    observation = simulation.reset(generators)
+    noise = np.empty((H, B * K, a), np.float32)
+    for index, generator in enumerate(generators):
+        noise[:, index] = generator.standard_normal((H, a), np.float32)
+    drawn = torch.from_numpy(noise).to(like).view(H, B, K, a)
+
+    observations = torch.empty(H, B * K, o, dtype=like)
+    actions = torch.empty(H, B, K, a, dtype=like)
+    rewards, counts = np.zeros((H, B * K)), np.zeros((H, B * K), bool)
+    alive, ended = np.ones(B * K, bool), np.zeros(B * K, bool)
+    unstable = ~np.isfinite(observation).all(1)
+    with torch.no_grad():
+        for t in range(H):
+            observations[t] = torch.from_numpy(observation)
+            actions[t] = policy.act_together(params, observations[t].view(B, K, o), drawn[t])
+            counts[t] = alive
+            observation, rewards[t], terminated = simulation.step(actions[t].view(B * K, a).numpy())
+            # the sum of a row is finite if and only if its entries are, short of an overflow that is as bad
+            unstable |= alive & ~np.isfinite(observation.sum(1) + rewards[t])
+            ended |= alive & terminated & ~unstable
+            alive &= ~(terminated | unstable)
+            if not alive.any():
+                observations[t + 1 :], actions[t + 1 :] = 0.0, 0.0
+                break
+    mask = counts & ~unstable
+
+    def by_task(array: torch.Tensor) -> torch.Tensor:
+        """[H, B * K, ...] -> [B, K, H, ...], zero where masked if it may be not finite there."""
+        return array.view(H, B, K, *array.shape[2:]).permute(1, 2, 0, *range(3, 1 + array.dim())).contiguous()
+
+    masks = by_task(torch.from_numpy(mask).to(like))
+    flat_actions = actions.view(H, B * K, a)
+    if not mask.all():
+        dead = torch.from_numpy(~mask)
+        observations[dead], flat_actions[dead] = 0.0, 0.0
+        rewards[~mask] = 0.0
+    return Trajectories(
+        by_task(observations),
+        by_task(flat_actions),
+        by_task(torch.from_numpy(rewards)),
+        masks,
+        torch.from_numpy(ended).view(B, K),
+        torch.from_numpy(unstable).view(B, K),
+    )
