@@ -149,6 +149,12 @@ def result_table(event: dict[str, Any]) -> Table:
 
 def conditions_text(name: str, conditions: dict[str, Any]) -> str:
     """`paper: 600 test tasks, 1 + 1 examples a class, alpha 0.4, transductive batch norm, loss sum_over_k`."""
+    if "trajectories" in conditions:
+        return (
+            f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {conditions['trajectories']} trajectories of "
+            f"up to {conditions['horizon']} steps for each step of adaptation, alpha {conditions['inner_lr']:g}, "
+            f"after the first step {conditions['later_lr'] * conditions['inner_lr']:g}"
+        )
     each = "a class" if "loss_scale" in conditions else "a task"
     text = (
         f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {conditions['shots']} support + "

@@ -14,14 +14,15 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.util import get_current_placement_group
 from torch.func import grad
 
+from cluster.policy_objective import Answer, Question, RayPolicyObjective, answer
 from meta_service.adjoint import native
 from meta_service.episode import Split
 from meta_service.errors import UserError
 from meta_service.job import Evaluation, JobSpec
-from meta_service.learner import Learner
 from meta_service.objective import MetaGradient, Objective
 from meta_service.params import Params, flatten, unflatten
-from meta_service.pool import Blocks, add_in_order
+from meta_service.policy_learner import PolicyLearner
+from meta_service.pool import Blocks, add_in_order, learner_of
 
 INLINE_BYTES = 100_000  # up to here Ray sends an argument along with the call, which is faster than its object store
 MAX_DEATHS = 3  # a block that kills this many workers is itself to blame
@@ -33,7 +34,7 @@ class TaskWorker:
 
     def __init__(self, job: JobSpec, like: Params) -> None:
         device = "cuda" if ray.get_gpu_ids() else "cpu"
-        self.learner = Learner(job, device)
+        self.learner = learner_of(job, device)
         self.like = {name: value.to(device) for name, value in like.items()}
 
     def ready(self) -> str:
@@ -49,6 +50,13 @@ class TaskWorker:
     def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
         result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
         return flatten(result.grads), result.loss
+
+    def answer(
+        self, question: Question, theta: np.ndarray, seeds: Sequence[int], other: np.ndarray | None = None
+    ) -> Answer:
+        """What an outer optimiser of policies asks; the trajectories stay here in between."""
+        assert isinstance(self.learner, PolicyLearner)
+        return answer(self.learner, self.like, question, theta, seeds, other)
 
     def curves(
         self, theta: np.ndarray, seeds: Sequence[int], split: Split, evaluation: Evaluation, inner_lr: float | None
@@ -82,7 +90,7 @@ class RayPool:
             self._start()
 
     def objective(self, blocks: Blocks) -> Objective:
-        return _RayObjective(self, blocks)
+        return RayPolicyObjective(self, blocks, _shared) if self.job.explores else _RayObjective(self, blocks)
 
     def curves(
         self, params: Params, blocks: Blocks, split: Split, evaluation: Evaluation, inner_lr: float | None = None
@@ -92,15 +100,21 @@ class RayPool:
             self.map(lambda worker, seeds: worker.curves.remote(theta, seeds, split, evaluation, inner_lr), blocks)
         )
 
-    def map(self, call: Callable[[Any, Sequence[int]], Any], blocks: Blocks) -> list[Any]:
-        """`call(worker, block)` of every block, in block order, each by whichever worker is free."""
+    def map(
+        self, call: Callable[[Any, Sequence[int]], Any], blocks: Blocks, homes: dict[int, Any] | None = None
+    ) -> list[Any]:
+        """`call(worker, block)` of every block, in block order, each by whichever worker is free.
+
+        homes: the worker that a block has to wait for while it lives, as it keeps something of it; is filled in here.
+        """
+        homes = {} if homes is None else homes
         waiting = deque(range(len(blocks)))
         running: dict[Any, tuple[int, Any]] = {}
         results: dict[int, Any] = {}
         deaths: Counter[int] = Counter()
         while len(results) < len(blocks):
-            while waiting and self._idle:
-                block, worker = waiting.popleft(), self._idle.popleft()
+            while match := self._match(waiting, homes):
+                block, worker = match
                 running[call(worker, blocks[block])] = (block, worker)
             done, _ = ray.wait([*running, *self._starting], timeout=PATIENCE_S)
             if not done and not running:
@@ -113,6 +127,7 @@ class RayPool:
                 try:
                     results[block] = ray.get(ref)
                     self._idle.append(worker)
+                    homes[block] = worker
                 except (RayActorError, ObjectLostError) as error:
                     ray.kill(worker)  # it may only seem dead, and still hold its CPU
                     deaths[block] += 1
@@ -123,11 +138,23 @@ class RayPool:
                             "tasks_per_block may help"
                         ) from error
                     self.say(f"a worker died ({_first_line(error)}); it is replaced and its block computed again")
+                    for orphan in [other for other, home in homes.items() if home is worker]:
+                        del homes[orphan]
                     waiting.appendleft(block)
                     self._start()
                 except RayTaskError as error:
                     raise _cause(error) from error
         return [results[block] for block in range(len(blocks))]
+
+    def _match(self, waiting: deque[int], homes: dict[int, Any]) -> tuple[int, Any] | None:
+        """A free worker and the first block it may take, taken out of where they wait."""
+        for worker in self._idle:
+            for block in waiting:
+                if homes.get(block, worker) is worker:
+                    self._idle.remove(worker)
+                    waiting.remove(block)
+                    return block, worker
+        return None
 
     def close(self) -> None:
         """Ends the workers."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meta_service.algorithms.policy_gradient import PolicyGradient
 from meta_service.episode import Split
 from meta_service.job import Evaluation, JobSpec
 from meta_service.params import Params
@@ -35,7 +36,7 @@ class AdaptationCurve(NamedTuple):
 
     def better_than(self, other: float) -> bool:
         """Whether the value after adaptation is the better one; a mean that is no number never is."""
-        return self.after > other if self.metric == "accuracy" else self.after < other
+        return self.after > other if higher_is_better(self.metric) else self.after < other
 
     def wording(self, step: int | None = None) -> str:
         """The value after that many steps as people write it: `97.31 ± 0.40 %`, or `0.67 ± 0.05` for an error."""
@@ -44,9 +45,15 @@ class AdaptationCurve(NamedTuple):
         return f"{scale * self.mean[step]:.2f} ± {scale * self.ci95[step]:.2f}{unit}"
 
 
+def higher_is_better(metric: str) -> bool:
+    return metric in ("accuracy", "return")
+
+
 def format_metric(metric: str, value: float) -> str:
-    """An accuracy in percent, an error as it is."""
-    return f"{100 * value:.2f} %" if metric == "accuracy" else f"{value:.3f}"
+    """An accuracy in percent, an error or a return as it is."""
+    if metric == "accuracy":
+        return f"{100 * value:.2f} %"
+    return f"{value:.1f}" if metric == "return" else f"{value:.3f}"
 
 
 Progress = Callable[[int, int], None]
@@ -80,7 +87,7 @@ def evaluate(
 
     inner_lr, headline = job.algorithm.inner_lr, evaluation.headline_step
     if evaluation.inner_lrs:
-        sign = -1 if job.tasks.metric_name == "accuracy" else 1
+        sign = -1 if higher_is_better(job.tasks.metric_name) else 1
         errors = {lr: sign * curves("validation", lr)[:, headline].mean() for lr in evaluation.inner_lrs}
         inner_lr = min(errors, key=lambda lr: errors[lr] if math.isfinite(errors[lr]) else math.inf)
     values = curves(split, inner_lr)
@@ -102,6 +109,9 @@ def best_of(history: Sequence[tuple[int, AdaptationCurve]]) -> tuple[int, Adapta
 
 def _conditions(job: JobSpec, evaluation: Evaluation) -> dict[str, Any]:
     tasks: Any = evaluation.tasks_of(job.tasks)
+    if isinstance(job.algorithm, PolicyGradient):
+        lrs = [job.algorithm.lr(step) for step in range(evaluation.steps)]
+        return {"trajectories": tasks.shots, "horizon": tasks.horizon, "later_lr": lrs[1] / lrs[0] if lrs[1:] else 1}
     conditions = {"shots": tasks.shots, "query_shots": tasks.query_shots or tasks.shots}
     if hasattr(tasks, "transductive"):
         conditions["batch_norm"] = "transductive" if tasks.transductive else "inductive"

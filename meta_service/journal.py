@@ -53,9 +53,13 @@ class Journal:
                     "train/loss": loss,
                     "train/gradient_norm": norm(mean.grads),
                     "train/tasks_per_second": self._speed.tasks_per_second,
-                },
+                }
+                | {f"train/{name}": value for name, value in mean.facts.items()},
                 state.iteration,
             )
+        if mean.facts.get("unstable", 0) > 0:
+            lost = round(mean.facts["unstable"] * self.job.meta_batch_size)
+            self.emit("say", {"text": f"iteration {state.iteration:,}: {lost} simulations became unstable, left out"})
         if state.iteration % self.job.checkpoint_every == 0:
             self.checkpoints.save_async(state, {"train/loss": mean.loss})
         if self._progress.due():

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from meta_service.adapt import MetaModel
 from meta_service.artifacts import ArtifactStore, MissingArtifact, open_store
@@ -12,16 +12,20 @@ from meta_service.checkpoint import Checkpoints
 from meta_service.delivery import run_tags
 from meta_service.dotted import from_json
 from meta_service.errors import UserError
+from meta_service.policies import Policy
 
 
-def load(run: str, which: Literal["best", "latest"] = "best") -> MetaModel:
-    """The model of a run, by its name, its address (s3://..., a folder) or its MLflow run id.
+def load(run: str, which: Literal["best", "latest"] = "best") -> Any:
+    """The `MetaModel` of a run, or its `Policy`; by its name, its address (s3://..., a folder) or its MLflow run id.
 
     Names are looked up in ARTIFACT_ROOT, ids at MLFLOW_TRACKING_URI; where neither these nor AWS_* are set, in the
     services `make submit` started on this machine. `best`: on validation tasks. Raises UserError.
 
         adapted = load("omniglot-1123-101500-ab12").adapt(images, ["a", "b", "c", "d", "e"])
         adapted.predict(others)  # ["c", "a", ...]
+
+        policy = load("cheetah_direction-1123-101500-ab12").adapt(gymnasium_environment)
+        policy.act(observation)
     """
     store = _store(run)
     try:
@@ -32,7 +36,7 @@ def load(run: str, which: Literal["best", "latest"] = "best") -> MetaModel:
     state = (checkpoints.best() if which == "best" else None) or checkpoints.latest()
     if state is None:
         raise UserError(f"{store.address()} has no checkpoint yet; wait for the first one")
-    return MetaModel(job, state.params)
+    return Policy(job, state.params) if job.explores else MetaModel(job, state.params)
 
 
 def _store(run: str) -> ArtifactStore:

@@ -1,7 +1,7 @@
 """One block of reinforcement-learning tasks: from seeds and theta to trajectories, and what is asked about them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ class PolicyLearner:
     bits. So what is kept saves time, and nothing is lost with it.
     """
 
-    def __init__(self, job: JobSpec, device: str = "cpu") -> None:
+    def __init__(self, job: JobSpec) -> None:
         if not (isinstance(job.algorithm, PolicyGradient) and isinstance(job.model, GaussianPolicy)):
             raise UserError("a PolicyGradient and a GaussianPolicy are expected for tasks of reinforcement learning")
         self.algorithm, self.policy = job.algorithm, job.model
@@ -74,19 +74,29 @@ class PolicyLearner:
 
         Each step is judged by the trajectories that the next one adapts on: K of them, and K more at the end.
         """
-        algorithm = dataclasses.replace(self.algorithm, inner_lr=inner_lr or self.algorithm.inner_lr)
         tasks = evaluation.tasks_of(self.tasks)
+        steps = self.adaptation(params, seeds, evaluation.steps, tasks, inner_lr)
+        return np.stack([trajectories.returns().numpy() for trajectories in steps], 1)
+
+    def adaptation(
+        self,
+        params: Params,
+        seeds: Sequence[int],
+        steps: int,
+        tasks: PolicyTasks | None = None,
+        inner_lr: float | None = None,
+    ) -> Iterator[Trajectories]:
+        """What the policies of these tasks do after 0, 1, ... steps of adaptation, each on the one before."""
+        algorithm = dataclasses.replace(self.algorithm, inner_lr=inner_lr or self.algorithm.inner_lr)
         adapted = [params] * len(seeds)
-        returns = []
-        for step in range(evaluation.steps + 1):
-            trajectories = roll_out(self.policy, _stacked(adapted), tasks, seeds, step)
-            returns.append(trajectories.returns().numpy())
-            if step < evaluation.steps:
+        for step in range(steps + 1):
+            trajectories = roll_out(self.policy, _stacked(adapted), tasks or self.tasks, seeds, step)
+            yield trajectories
+            if step < steps:
                 adapted = [
                     algorithm.inner_step(self.policy, theta, self._seen(theta, trajectories, b), algorithm.lr(step))
                     for b, theta in enumerate(adapted)
                 ]
-        return np.stack(returns, 1)
 
     def _block(self, params: Params, seeds: Sequence[int]) -> "_Block":
         digest = sha256(params)

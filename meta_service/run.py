@@ -114,6 +114,11 @@ def conclude(
     if isinstance(job.tasks, Sinusoid):
         shown = {name: model for name, model in models.items() if name != "random"}
         kept |= {"sinusoid.png": plots.sinusoid_picture(shown, (seed, another), shots=5)}
+    elif job.explores:
+        try:
+            kept |= plots.policy_pictures(job, state.params, task_seeds(job.seed, "test", 0, 3))
+        except UserError as error:
+            emit("say", {"text": f"a picture is left out: {error}"})
     else:
         last = job.evaluations[-1]  # the one with more query examples to show
         shown_job = dataclasses.replace(job, tasks=last.tasks_of(job.tasks))
@@ -121,7 +126,7 @@ def conclude(
     for name, data in kept.items():
         store.write(f"{folder}/{name}", data)
         tracker.artifact(f"{folder}/{name}", data)
-    if folder == REPORT:
+    if folder == REPORT and not job.explores:  # MLflow serves what maps arrays to arrays; `load` gives a policy
         emit("say", {"text": "keeping the model in MLflow"})
         log_model(tracker, job, state, emit)
 

@@ -1,4 +1,4 @@
-"""A metric as an axis: accuracies in percent, errors from zero."""
+"""A metric as an axis: accuracies in percent, errors from zero, returns as they come."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from meta_service.evaluation import AdaptationCurve
 from meta_service.plots.style import INK
 
-_TITLES = {"accuracy": "accuracy (%)", "mse": "mean squared error"}
+_TITLES = {"accuracy": "accuracy (%)", "mse": "mean squared error", "return": "return of a trajectory"}
 _DIVERGED = 10.0
 
 
@@ -18,6 +18,8 @@ def short(metric: str, value: float) -> str:
         return "diverged"
     if metric == "accuracy":
         return f"{100 * value:.1f} %"
+    if metric == "return":
+        return f"{value:.1f}"
     return f"{value:.2f}" if 0.1 <= value < 1000 else f"{value:.2g}"
 
 
@@ -48,6 +50,9 @@ def metric_axis(axes: Axes, metric: str, means: np.ndarray, halves: np.ndarray, 
     if metric == "accuracy":
         margin = 0.06 * max(float(upper.max() - lower.min()), 1.0)
         axes.set_ylim(max(float(lower.min()) - margin, 0.0), min(float(upper.max()) + margin, 100.5))
+    elif metric == "return":
+        margin = 0.06 * max(float(upper.max() - lower.min()), 1.0)
+        axes.set_ylim(float(lower.min()) - margin, float(upper.max()) + margin)
     else:
         finite = [start for start in starts if np.isfinite(start) and start > 0]
         limit = _DIVERGED * max(finite, default=np.inf)

@@ -5,7 +5,6 @@ Facts of the variant `finn2017` are from the paper's code (cbfinn/maml_rl at 9c8
 """
 
 import importlib.util
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -177,9 +176,12 @@ class _PlanarMassCentre:
 
 @cache
 def _half_cheetah() -> mujoco.MjModel:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="compiler attribute 'settotalmass'")
-        model = mujoco.MjModel.from_xml_path(str(_asset("half_cheetah.xml")))
+    spec = mujoco.MjSpec.from_file(str(_asset("half_cheetah.xml")))
+    total = spec.compiler.settotalmass  # kg; MuJoCo 4 warns where it meets it, and wants it done as here
+    spec.compiler.settotalmass = -1
+    model = spec.compile()
+    mujoco.mj_setTotalmass(model, total)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
     return _kept_when_unstable(model)
 
 

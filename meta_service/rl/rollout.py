@@ -11,6 +11,11 @@ from meta_service.rl.simulation import PolicyTasks
 from meta_service.rl.trajectories import Trajectories
 
 
+def generator(seed: int, phase: int, trajectory: int) -> np.random.Generator:
+    """Of one trajectory: its start and its noise follow from it, in this order."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, phase, trajectory))))
+
+
 def roll_out(
     policy: GaussianPolicy, params: Params, tasks: PolicyTasks, seeds: Sequence[int], phase: int
 ) -> Trajectories:
@@ -23,16 +28,12 @@ def roll_out(
     B, K, H = len(seeds), tasks.shots, tasks.horizon
     (o,), a = tasks.signature.inputs, tasks.signature.outputs
     like = params["log_std"].dtype
-    generators = [
-        np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, phase, k))))
-        for seed in seeds
-        for k in range(K)
-    ]
+    generators = [generator(seed, phase, k) for seed in seeds for k in range(K)]
     simulation = tasks.simulation(np.repeat(np.stack([tasks.goal(seed) for seed in seeds]), K, 0))
     observation = simulation.reset(generators)
     noise = np.empty((H, B * K, a), np.float32)
-    for index, generator in enumerate(generators):
-        noise[:, index] = generator.standard_normal((H, a), np.float32)
+    for index, own in enumerate(generators):
+        noise[:, index] = own.standard_normal((H, a), np.float32)
     drawn = torch.from_numpy(noise).to(like).view(H, B, K, a)
 
     observations = torch.empty(H, B * K, o, dtype=like)

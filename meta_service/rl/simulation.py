@@ -22,6 +22,9 @@ class Step(NamedTuple):
 class Simulation(Protocol):
     """n simulations. None is ever reset by itself: whoever steps them keeps a mask of those that ended."""
 
+    goals: np.ndarray
+    """[n, g]: may be written to, from step to step."""
+
     def reset(self, generators: Sequence[np.random.Generator], which: np.ndarray | None = None) -> np.ndarray:
         """Starts `which` simulations (all, if none are named) anew, each from its generator: observations [n, o]."""
 

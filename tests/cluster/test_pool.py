@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import RayTaskError
 
 import jobs
@@ -15,9 +16,11 @@ from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import Evaluation, JobSpec, Resources
 from meta_service.models.conv4 import Conv4
-from meta_service.objective import MetaGradient
+from meta_service.objective import MetaGradient, PolicyObjective
+from meta_service.params import sha256
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.state import MetaState
+from meta_service.tasks.locomotion import Locomotion
 from tests.cluster.hostile import Hostile
 from tests.meta_service.tiny import TinyImages
 
@@ -60,7 +63,18 @@ CONVOLUTIONS = replace(
 )
 
 
-@pytest.mark.parametrize("job", [SINUSOID, CONVOLUTIONS], ids=["mlp", "conv"])
+POLICIES = replace(
+    jobs.find("cheetah_direction"),
+    tasks=Locomotion(shots=4, horizon=20),
+    iterations=3,
+    meta_batch_size=7,
+    tasks_per_block=2,
+    validate_every=3,
+    validation=Evaluation("validation", num_tasks=4, steps=2),
+)
+
+
+@pytest.mark.parametrize("job", [SINUSOID, CONVOLUTIONS, POLICIES], ids=["mlp", "conv", "policies"])
 def test_one_two_and_three_workers_and_this_process_end_with_the_same_digest(job: JobSpec) -> None:
     digests = {0: digest(job, LocalPool.of(job))}
     for workers in (1, 2, 3):
@@ -86,6 +100,33 @@ def test_a_worker_that_is_killed_in_a_block_changes_no_bit(tmp_path: Path) -> No
     assert digest(job, pool) == digest(SINUSOID, LocalPool.of(SINUSOID))
     assert (tmp_path / "done").exists()
     assert any("a worker died" in text for text in said)
+    pool.close()
+
+
+def test_trajectories_of_a_worker_that_died_are_gathered_again_to_the_same_bits() -> None:
+    blocks, theta, said = POLICIES.blocks("train", 0, 7), POLICIES.init().params, list[str]()
+    pool, here = pool_of(POLICIES, 2, said), LocalPool.of(POLICIES).objective(blocks)
+    assert isinstance(here, PolicyObjective)
+    objective = pool.objective(blocks)
+    gradient = objective.gradient(theta).mean().grads
+    assert sha256(gradient) == sha256(here.gradient(theta).mean().grads)
+    ray.kill(objective.homes[0])
+    assert sha256(objective.curvature(theta, gradient)) == sha256(here.curvature(theta, gradient))
+    assert objective.value(theta, gradient) == here.value(theta, gradient)
+    assert any("a worker died" in text for text in said)
+    pool.close()
+
+
+def test_each_question_about_a_block_goes_to_the_worker_that_holds_its_trajectories() -> None:
+    blocks, theta = POLICIES.blocks("train", 0, 7), POLICIES.init().params
+    pool = pool_of(POLICIES, 2)
+    objective = pool.objective(blocks)
+    gradient = objective.gradient(theta).mean().grads
+    homes = dict(objective.homes)
+    assert len(homes) == len(blocks)
+    for _ in range(3):
+        objective.curvature(theta, gradient)
+    assert objective.homes == homes
     pool.close()
 
 

@@ -1,0 +1,29 @@
+"""HalfCheetah, to run forward or backward as each task says; section 5.3: Figure 5 of the paper.
+
+    make submit JOB=cheetah_direction
+    make submit JOB=cheetah_direction ARGS="tasks.variant=gymnasium tasks.horizon=100"
+
+Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -50.7 / 293.2 / 313.5 / 315.7 in the paper, its oracle's
+442.7, with the simulation `finn2017`.
+"""
+
+from meta_service.algorithms.policy_gradient import PolicyGradient
+from meta_service.job import Evaluation, JobSpec
+from meta_service.models.gaussian_policy import GaussianPolicy
+from meta_service.outer.trpo import TRPO
+from meta_service.tasks.locomotion import Locomotion
+
+job = JobSpec(
+    name="cheetah_direction",
+    tasks=Locomotion("cheetah", "direction"),
+    model=GaussianPolicy(hidden=(100, 100)),
+    algorithm=PolicyGradient(inner_lr=0.1, inner_steps=1),
+    outer=TRPO(max_kl=0.02),
+    iterations=100,
+    meta_batch_size=40,
+    tasks_per_block=10,
+    validate_every=10,
+    validation=Evaluation("validation", num_tasks=40, steps=1),
+    checkpoint_every=5,
+    evaluations=(Evaluation("paper", num_tasks=40, steps=3, headline=1),),
+)

@@ -1,0 +1,29 @@
+"""2D navigation, section 5.3: Figure 4 of the paper.
+
+    make submit JOB=navigation
+    make submit JOB=navigation ARGS="algorithm.estimator=lvc"      another estimator of the meta-gradient
+    make submit JOB=navigation ARGS="outer.max_kl=0.005"
+
+Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -40.4 / -11.7 / -3.3 / -3.2 in the paper, its oracle's -2.3.
+"""
+
+from meta_service.algorithms.policy_gradient import PolicyGradient
+from meta_service.job import Evaluation, JobSpec
+from meta_service.models.gaussian_policy import GaussianPolicy
+from meta_service.outer.trpo import TRPO
+from meta_service.tasks.navigation import Navigation
+
+job = JobSpec(
+    name="navigation",
+    tasks=Navigation(shots=20, horizon=100),
+    model=GaussianPolicy(hidden=(100, 100)),
+    algorithm=PolicyGradient(inner_lr=0.5, inner_steps=1),
+    outer=TRPO(max_kl=0.01),
+    iterations=100,
+    meta_batch_size=40,
+    tasks_per_block=10,
+    validate_every=10,
+    validation=Evaluation("validation", num_tasks=40, steps=1),
+    checkpoint_every=5,
+    evaluations=(Evaluation("paper", num_tasks=40, steps=3, headline=1, shots=40),),
+)
