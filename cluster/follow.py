@@ -136,7 +136,8 @@ def progress_text(event: dict[str, Any]) -> str:
 def result_table(event: dict[str, Any]) -> Table:
     """Test metrics before and after adaptation, each with its 95 % confidence interval."""
     curves = {name: AdaptationCurve(**curve) for name, curve in event["results"].items()}
-    steps = sorted({k for c in curves.values() for k in (0, 1, 5, c.headline, len(c.mean) - 1) if k < len(c.mean)})
+    few = range(4 if all(len(c.mean) <= 4 for c in curves.values()) else 2)
+    steps = sorted({k for c in curves.values() for k in (*few, 5, c.headline, len(c.mean) - 1) if k < len(c.mean)})
     metric = next(iter(curves.values())).metric if curves else ""
     table = Table(box=SIMPLE, title=f"{event['job']}: test {metric}, 95 % CI", title_justify="left")
     table.add_column("evaluation", no_wrap=True)
@@ -151,8 +152,8 @@ def conditions_text(name: str, conditions: dict[str, Any]) -> str:
     """`paper: 600 test tasks, 1 + 1 examples a class, alpha 0.4, transductive batch norm, loss sum_over_k`."""
     if "trajectories" in conditions:
         return (
-            f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {conditions['trajectories']} trajectories of "
-            f"up to {conditions['horizon']} steps for each step of adaptation, alpha {conditions['inner_lr']:g}, "
+            f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {conditions['trajectories']} trajectories "
+            f"of up to {conditions['horizon']} steps for each step of adaptation, alpha {conditions['inner_lr']:g}, "
             f"after the first step {conditions['later_lr'] * conditions['inner_lr']:g}"
         )
     each = "a class" if "loss_scale" in conditions else "a task"

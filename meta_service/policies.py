@@ -52,11 +52,11 @@ class Policy:
             mean: np.ndarray = self._model.apply(self.params, torch.from_numpy(np.atleast_2d(seen))).numpy()
         mean = mean.reshape(*seen.shape[:-1], self._outputs)
         if not explore:
-            clipped: np.ndarray = mean.clip(-1.0, 1.0)
-            return clipped
+            return np.asarray(mean.clip(-1.0, 1.0))
         noise = (generator or np.random.default_rng()).standard_normal(mean.shape, np.float32)
         width: np.ndarray = self._model.log_std(self.params).exp().numpy()
-        return mean + noise * width
+        drawn: np.ndarray = mean + noise * width
+        return drawn
 
     def adapt(
         self,

@@ -74,6 +74,17 @@ def test_a_contender_s_process_holds_no_more_of_the_project_than_the_allocator_s
     assert {name for name in seen if not name.startswith("benchmarks")} == {"meta_service.allocator"}
 
 
+@pytest.mark.parametrize(
+    ("package", "places"),
+    [
+        ("gymnasium", {"meta_service.environments"}),
+        ("mujoco", {"meta_service.rl.physics", "meta_service.rl.frames"}),
+    ],
+)
+def test_a_simulator_is_imported_in_its_place_alone(package: str, places: set[str]) -> None:
+    assert importers(package) == places
+
+
 def test_matplotlib_is_imported_by_the_plots_alone() -> None:
     plots = {name for name in importers("matplotlib") if not name.startswith("meta_service.plots.")}
     assert plots == {"benchmarks.pictures"}

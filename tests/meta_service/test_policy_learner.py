@@ -67,7 +67,11 @@ def test_where_no_step_keeps_the_bound_theta_stays_as_it_is() -> None:
 
 def test_the_divergence_of_a_small_step_is_half_its_product_with_the_curvature() -> None:
     learner, seeds = PolicyLearner(SHORT), SHORT.blocks("train", 0, 2)[0]
-    theta = {name: value.double() for name, value in SHORT.init().params.items()}
+    generator = torch.Generator().manual_seed(0)
+    theta = {  # biases of zero leave every unit at its kink at the start, which is (0, 0)
+        name: value.double() + 0.1 * torch.randn(value.shape, generator=generator).double()
+        for name, value in SHORT.init().params.items()
+    }
     step = learner.meta_gradient(theta, seeds).grads
     step = {name: 1e-4 / norm(step) * value for name, value in step.items()}
     product = learner.curvature(theta, seeds, step)
