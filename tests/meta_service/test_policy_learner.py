@@ -73,11 +73,13 @@ def test_the_divergence_of_a_small_step_is_half_its_product_with_the_curvature()
         for name, value in SHORT.init().params.items()
     }
     step = learner.meta_gradient(theta, seeds).grads
-    step = {name: 1e-4 / norm(step) * value for name, value in step.items()}
+    step = {name: 1e-6 / norm(step) * value for name, value in step.items()}
     product = learner.curvature(theta, seeds, step)
     expected = 0.5 * sum(float((step[name] * product[name]).sum()) for name in step)
-    assert learner.value(theta, seeds, add_scaled(theta, step, 1.0)).kl == pytest.approx(expected, rel=0.02)
-    assert learner.value(theta, seeds, theta).kl == pytest.approx(0, abs=1e-12)
+    assert learner.value(theta, seeds, add_scaled(theta, step, 1.0)).kl == pytest.approx(
+        expected, rel=1e-3
+    )  # between the kinks of the ReLUs
+    assert learner.value(theta, seeds, theta).kl == pytest.approx(0, abs=1e-14)
 
 
 def test_conjugate_gradients_solve_a_small_system() -> None:
