@@ -48,7 +48,7 @@ def paths_figure(job: JobSpec, params: Params, seeds: Sequence[int], steps: Sequ
         )
         axes.plot(0, 0, "o", color=INK, markersize=4, zorder=5)
         axes.set_aspect("equal")
-        axes.set(xlim=(-1, 1), ylim=(-1, 1), xlabel="x (m)", ylabel="y (m)" if panel == 0 else "")
+        axes.set(xlim=(-0.7, 0.7), ylim=(-0.7, 0.7), xlabel="x (m)", ylabel="y (m)" if panel == 0 else "")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
