@@ -10,7 +10,6 @@ import torch
 import jobs
 from benchmarks.problem import Method, Problem
 from meta_service.adjoint.primitives import EPSILON
-from meta_service.algorithms.maml import MAML
 from meta_service.data.cache import Images
 from meta_service.dotted import override
 from meta_service.episode import Signature, Split
@@ -97,7 +96,7 @@ def draw(workload: str, dtype: str = "float32") -> Problem:
     """The workload's first meta-batch at its initial theta, moved off the zeros where some gradients vanish."""
     job = find(workload)
     seeds = [seed for block in job.blocks("train", 0, job.meta_batch_size) for seed in block]
-    drawn = [job.tasks.sample(seed, "train") for seed in seeds]
+    drawn = [job.data_sets.sample(seed, "train") for seed in seeds]
     stacked: list[Any] = []
     for batches in zip(*drawn, strict=True):
         stacked += [
@@ -113,7 +112,7 @@ def draw(workload: str, dtype: str = "float32") -> Problem:
 
 def method_of(job: JobSpec) -> Method:
     """The job in the terms the peers are written in."""
-    algorithm: MAML = job.algorithm
+    algorithm = job.maml
     if isinstance(job.tasks, Sinusoid) and isinstance(job.model, MLP):
         return Method(
             "mlp", len(job.model.hidden) + 1, 1, EPSILON, "mse", 1.0, algorithm.inner_lr, algorithm.inner_steps

@@ -19,6 +19,7 @@ from meta_service.artifacts import open_store
 from meta_service.dotted import override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
+from meta_service.ppo import PPO
 from meta_service.progress import print_event
 from meta_service.tracking import MLflowTracker, State
 
@@ -65,10 +66,10 @@ def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
         with pool_of(job) as pool, stopping() as should_stop:
             if test:
                 folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
-                state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder)
+                state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, _ppo(job))
             else:
                 rescue = open_store(str(SPOOL / f"{run}.rescued"))
-                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue)
+                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, _ppo(job))
     finally:
         tracker.end(state)
     return state
@@ -101,3 +102,12 @@ def provenance(job: JobSpec, data: str) -> dict[str, str]:
         "meta.data_sha256": data,
         "meta.seed": str(job.seed),
     }
+
+
+def _ppo(job: JobSpec) -> PPO | None:
+    """RLlib's, where there is a Ray and something to train by it."""
+    if job.resources.workers == 0 or all(baseline.trainer != "rllib" for baseline in job.baselines):
+        return None
+    from cluster.rllib import train  # takes seconds to import
+
+    return train

@@ -8,10 +8,12 @@ Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -50.7 / 293.2 / 313.
 """
 
 from meta_service.algorithms.policy_gradient import PolicyGradient
-from meta_service.job import Evaluation, JobSpec
+from meta_service.job import Baseline, Evaluation, JobSpec
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.outer.trpo import TRPO
 from meta_service.tasks.locomotion import Locomotion
+
+FINE_TUNING = (0.02, 0.1, 0.2, 0.5, 1.0)
 
 job = JobSpec(
     name="cheetah_direction",
@@ -26,4 +28,9 @@ job = JobSpec(
     validation=Evaluation("validation", num_tasks=40, steps=1),
     checkpoint_every=5,
     evaluations=(Evaluation("paper", num_tasks=40, steps=3, headline=1),),
+    baselines=(
+        Baseline("random", ("iterations=0",), inner_lrs=FINE_TUNING),
+        Baseline("pretrained", ("algorithm.inner_steps=0",), 60, FINE_TUNING, "rllib"),
+        Baseline("oracle", ("algorithm.inner_steps=0", "tasks.oracle=true"), 60, (0.001,), "rllib"),
+    ),
 )

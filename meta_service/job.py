@@ -108,6 +108,8 @@ class Baseline:
     """At most so many outer steps, and never more than the job's."""
     inner_lrs: tuple[float, ...] = ()
     """Step sizes to fine-tune with, of which the best on validation tasks is taken; empty: the algorithm's own."""
+    trainer: Literal["outer", "rllib"] = "outer"
+    """Who trains it: the job's outer update, or, for policies, RLlib's PPO; an iteration is then 20,000 steps."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from meta_service.journal import Journal
 from meta_service.objective import MetaGradient
 from meta_service.params import Params
 from meta_service.pool import LocalPool, WorkerPool
+from meta_service.ppo import PPO
 from meta_service.progress import Emit, Throttle
 from meta_service.seeds import task_seeds
 from meta_service.serving import log_model
@@ -40,6 +41,7 @@ def run(
     emit: Emit,
     should_stop: Callable[[], bool],
     rescue: ArtifactStore,
+    ppo: PPO | None = None,
 ) -> State:
     """Trains from the latest checkpoint, or from the start, and then tests: FINISHED, or KILLED if it was stopped.
 
@@ -48,7 +50,7 @@ def run(
 
     def test(state: MetaState, journal: Journal) -> None:
         theta = journal.checkpoints.best() or state
-        conclude(job, theta, store, tracker, pool, interruptible(emit, should_stop), journal)
+        conclude(job, theta, store, tracker, pool, interruptible(emit, should_stop), journal, ppo=ppo)
 
     return train(job, store, tracker, pool, emit, should_stop, rescue, then=test)
 
@@ -61,6 +63,7 @@ def retest(
     emit: Emit,
     should_stop: Callable[[], bool],
     folder: str,
+    ppo: PPO | None = None,
 ) -> State:
     """Tests the best checkpoint of a run that was trained before; the state its training had come to.
 
@@ -75,7 +78,7 @@ def retest(
         raise UserError(f"{store.address()}: theta is of another shape than this job's; keep its ways and model")
     said = RunStatus.from_bytes(store.read(NAME)).state
     with suppress(Stopped), Journal(job, store, tracker, checkpoints, emit) as journal:
-        conclude(job, state, store, tracker, pool, interruptible(emit, should_stop), journal, folder)
+        conclude(job, state, store, tracker, pool, interruptible(emit, should_stop), journal, folder, ppo)
     states: dict[str, State] = {"FINISHED": "FINISHED", "FAILED": "FAILED"}
     return states.get(said, "KILLED")  # a test does not end a training
 
@@ -89,6 +92,7 @@ def conclude(
     emit: Emit,
     journal: Journal,
     folder: str = REPORT,
+    ppo: PPO | None = None,
 ) -> None:
     """Tests theta and the baselines, draws the pictures, and keeps and reports all of it."""
     results = _evaluate_all(job, pool, state.params, emit)
@@ -98,7 +102,7 @@ def conclude(
     models: dict[str, tuple[JobSpec, Params]] = {"MAML": (job, state.params)}
     for baseline in job.baselines:
         try:
-            models[baseline.name], curves = _baseline(job, baseline, store, emit)
+            models[baseline.name], curves = _baseline(job, baseline, store, emit, ppo)
             results |= {f"{name}/{baseline.name}": curve for name, curve in curves.items()}
         except UserError as error:  # no reason to lose what is known of the run itself
             emit("say", {"text": f"baseline {baseline.name} is left out: {error}"})
@@ -154,7 +158,7 @@ def _evaluate_all(job: JobSpec, pool: WorkerPool, params: Params, emit: Emit, ti
 
 
 def _baseline(
-    job: JobSpec, baseline: Baseline, store: ArtifactStore, emit: Emit
+    job: JobSpec, baseline: Baseline, store: ArtifactStore, emit: Emit, ppo: PPO | None
 ) -> tuple[tuple[JobSpec, Params], Results]:
     """Trains a baseline in this process, unless its theta is kept already, and tests it.
 
@@ -166,7 +170,15 @@ def _baseline(
     spec = override(spec, baseline.overrides)
     pool, checkpoints = LocalPool.of(spec), Checkpoints(store.under(f"baselines/{baseline.name}"), keep=1)
     state = checkpoints.latest() or spec.init()
-    if state.iteration < spec.iterations:
+    if state.iteration < spec.iterations and baseline.trainer == "rllib":
+        if ppo is None:
+            raise UserError("RLlib needs Ray; make resources.workers at least 1")
+        title = f"training baseline {baseline.name}"
+        for trained in ppo(spec, state.params):
+            emit("stage", {"title": title, "done": trained.iteration, "total": spec.iterations})
+            state = MetaState(trained.iteration, trained.params, {})
+        checkpoints.save(state)
+    elif state.iteration < spec.iterations:
         state = meta_train(spec, pool, state, _BaselineProgress(spec, baseline.name, emit))
         checkpoints.save(state)
     results = _evaluate_all(spec, pool, state.params, emit, f"testing {baseline.name}")

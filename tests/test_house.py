@@ -51,7 +51,17 @@ def test_jobs_do_not_see_the_cluster_but_through_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("package", "places"),
     [
-        ("ray", {"cluster.pool", "cluster.submit", "cluster.sweep.executor", "cluster.sweep.trial"}),
+        (
+            "ray",
+            {
+                "benchmarks.rl_sampler",
+                "cluster.pool",
+                "cluster.rllib",
+                "cluster.submit",
+                "cluster.sweep.executor",
+                "cluster.sweep.trial",
+            },
+        ),
         ("boto3", {"meta_service.artifacts"}),
         ("optuna", {"meta_service.sweep.search", "meta_service.sweep.importance"}),
         ("mlflow", {"meta_service.delivery", "meta_service.serving"}),
@@ -77,7 +87,7 @@ def test_a_contender_s_process_holds_no_more_of_the_project_than_the_allocator_s
 @pytest.mark.parametrize(
     ("package", "places"),
     [
-        ("gymnasium", {"meta_service.environments"}),
+        ("gymnasium", {"meta_service.environments", "benchmarks.rl_sampler"}),
         ("mujoco", {"meta_service.rl.physics", "meta_service.rl.frames"}),
     ],
 )

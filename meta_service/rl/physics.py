@@ -202,6 +202,9 @@ def _ant(variant: Variant) -> mujoco.MjModel:
 def _kept_when_unstable(model: mujoco.MjModel) -> mujoco.MjModel:
     """A state that is not finite stays so and is seen; MuJoCo would start the simulation anew and say nothing."""
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    log = mujoco.MjLogConfig.get()
+    log.logto_file = log.logto_console = False  # in the working folder's MUJOCO_LOG.TXT, for every one of them
+    mujoco.MjLogConfig.set(log)
     return model
 
 

@@ -17,6 +17,7 @@ from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import Evaluation, JobSpec, Resources
 from meta_service.models.conv4 import Conv4
 from meta_service.objective import MetaGradient, PolicyObjective
+from meta_service.outer.trpo import TRPO
 from meta_service.params import sha256
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.state import MetaState
@@ -65,11 +66,12 @@ CONVOLUTIONS = replace(
 
 POLICIES = replace(
     jobs.find("cheetah_direction"),
-    tasks=Locomotion(shots=4, horizon=20),
-    iterations=3,
+    tasks=Locomotion(shots=3, horizon=10),
+    outer=TRPO(max_kl=0.02, cg_iterations=4),
+    iterations=2,
     meta_batch_size=7,
     tasks_per_block=2,
-    validate_every=3,
+    validate_every=2,
     validation=Evaluation("validation", num_tasks=4, steps=2),
 )
 

@@ -1,0 +1,209 @@
+"""How fast trajectories and a trust-region update are, beside peers and the limit of the machine, in one run.
+
+    python -m benchmarks.rl_sampler            all of it, 4 to 5 minutes; leave the machine alone meanwhile
+    python -m benchmarks.rl_sampler --quick    a minute
+
+Steps a second of one process on one core: whoever has more cores takes more processes. The limit is MuJoCo's own
+batch simulation with actions drawn before: no policy, no observation, no reward. Contenders take turns, ROUNDS times;
+the best of each counts, as whatever else the machine does can only slow it down.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+import jobs
+from meta_service.environments import GoalVectorEnv
+from meta_service.outer.trpo import TRPO
+from meta_service.policy_learner import PolicyLearner
+from meta_service.pool import LocalPool
+from meta_service.rl.physics import Ant, HalfCheetah
+from meta_service.rl.rollout import roll_out
+from meta_service.tasks.locomotion import Locomotion
+
+POLICIES, TRAJECTORIES = 40, 20
+SIMULATIONS = POLICIES * TRAJECTORIES
+Contender = Callable[[], int]
+"""Makes some steps, and says how many."""
+
+
+def limit(tasks: Locomotion, steps: int) -> Contender:
+    """MuJoCo alone: the physics of so many steps of all simulations."""
+    robot: Any = (HalfCheetah if tasks.robot == "cheetah" else Ant)(SIMULATIONS, tasks.variant)
+    actions = np.random.default_rng(0).normal(size=(steps, SIMULATIONS, robot.action_size)).clip(-1, 1)
+
+    def run() -> int:
+        robot.batch.reset(stage=0)
+        for action in actions:
+            robot.ctrl[:] = action
+            robot.batch.step(nstep=robot.substeps)
+        return steps * SIMULATIONS
+
+    return run
+
+
+def ours(tasks: Locomotion, steps: int) -> Contender:
+    """The sampler: 40 policies, each with weights of its own, on 20 trajectories each, all of which are kept."""
+    tasks = replace(tasks, horizon=steps, shots=TRAJECTORIES)
+    policy = jobs.find("cheetah_direction").model
+    params = policy.init(0, tasks.signature)
+    stacked = {name: torch.stack([value] * POLICIES) for name, value in params.items()}
+
+    def run() -> int:
+        roll_out(policy, stacked, tasks, list(range(POLICIES)), 0)  # type: ignore[arg-type]
+        return steps * SIMULATIONS
+
+    return run
+
+
+def vector_of_ours(tasks: Locomotion, steps: int) -> Contender:
+    """Our Gymnasium vector environment, actions drawn before."""
+    envs = GoalVectorEnv(replace(tasks, horizon=10 * steps), SIMULATIONS, 1.0)
+    return _stepped(envs, SIMULATIONS, steps)
+
+
+def gymnasium_vector(tasks: Locomotion, steps: int) -> Contender:
+    """Gymnasium's own SyncVectorEnv of 16 of its robots, actions drawn before; no policy."""
+    name = {"cheetah": "HalfCheetah-v5", "ant": "Ant-v5"}[tasks.robot]
+    envs = gymnasium.make_vec(name, num_envs=16, vectorization_mode="sync")
+    return _stepped(envs, 16, steps)
+
+
+def gymnasium_processes(tasks: Locomotion, steps: int) -> Contender:
+    """Gymnasium's AsyncVectorEnv: 2 processes."""
+    name = {"cheetah": "HalfCheetah-v5", "ant": "Ant-v5"}[tasks.robot]
+    envs = gymnasium.make_vec(name, num_envs=2, vectorization_mode="async")
+    return _stepped(envs, 2, steps)
+
+
+def envpool_vector(tasks: Locomotion, steps: int) -> Contender:
+    """envpool, where it is installed: 800 of its robots on one thread, actions drawn before."""
+    import envpool  # type: ignore[import-not-found]
+
+    name = {"cheetah": "HalfCheetah-v4", "ant": "Ant-v4"}[tasks.robot]
+    return _stepped(envpool.make_gymnasium(name, num_envs=SIMULATIONS, num_threads=1), SIMULATIONS, steps)
+
+
+def rllib_runner(tasks: Locomotion, steps: int) -> Contender:
+    """RLlib's environment runner with PPO's policy of the same size, on 16 of Gymnasium's robots."""
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+    name = {"cheetah": "HalfCheetah-v5", "ant": "Ant-v5"}[tasks.robot]
+    config = (
+        PPOConfig()
+        .environment(name)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=16)
+        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[100, 100], fcnet_activation="relu"))
+        .debugging(log_level="ERROR")
+    )
+    runner: Any = SingleAgentEnvRunner(config=config)
+
+    def run() -> int:
+        runner.sample(num_timesteps=16 * steps)
+        return 16 * steps
+
+    return run
+
+
+def _stepped(envs: Any, count: int, steps: int) -> Contender:
+    size = envs.action_space.shape[-1]
+    actions = np.random.default_rng(0).normal(size=(steps, count, size)).clip(-1, 1).astype(np.float32)
+    envs.reset()
+
+    def run() -> int:
+        for action in actions:
+            envs.step(action)
+        return steps * count
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[Locomotion, int], Contender]] = {
+    "limit": limit,
+    "ours": ours,
+    "our vector env": vector_of_ours,
+    "gymnasium sync": gymnasium_vector,
+    "gymnasium async": gymnasium_processes,
+    "envpool": envpool_vector,
+    "rllib": rllib_runner,
+}
+WORKLOADS = {
+    "HalfCheetah, 0.05 s (Gymnasium)": (Locomotion("cheetah", variant="gymnasium"), 50),
+    "HalfCheetah, 0.01 s (paper)": (Locomotion("cheetah"), 100),
+    "Ant, 0.05 s (Gymnasium)": (Locomotion("ant", variant="gymnasium"), 10),
+    "Ant, 0.02 s (paper)": (Locomotion("ant"), 20),
+}
+ONLY_AT_GYMNASIUM_S_STEP = {"gymnasium sync", "gymnasium async", "envpool", "rllib"}
+
+
+def contest(tasks: Locomotion, steps: int, rounds: int) -> Iterator[tuple[str, float]]:
+    """(name, best steps a second) of everyone who can be had here."""
+    present: dict[str, Contender] = {}
+    for name, make in CONTENDERS.items():
+        if name in ONLY_AT_GYMNASIUM_S_STEP and tasks.variant == "finn2017":
+            continue
+        try:
+            present[name] = make(tasks, steps)
+        except ImportError as error:
+            print(f"  {name:<16} not installed: {error}")
+    best = dict.fromkeys(present, 0.0)
+    for _ in range(rounds):
+        for name, run in present.items():
+            start = time.perf_counter()
+            count = run()
+            best[name] = max(best[name], count / (time.perf_counter() - start))
+    yield from best.items()
+
+
+def update() -> Iterator[tuple[str, float]]:
+    """Seconds of the parts of one update of the paper's size: 40 tasks x 20 x 200 steps, before and after."""
+    job = jobs.find("cheetah_direction")
+    learner, theta = PolicyLearner(job), job.init().params
+    blocks = job.blocks("train", 0, job.meta_batch_size)
+
+    def clock(call: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    yield "trajectories, baseline, adaptation", clock(lambda: [learner._block(theta, seeds) for seeds in blocks])
+    gradient = learner.meta_gradient(theta, blocks[0]).grads
+    yield "meta-gradient", clock(lambda: [learner.meta_gradient(theta, seeds) for seeds in blocks])
+    yield "one curvature product, all data", clock(lambda: [learner.curvature(theta, s, gradient) for s in blocks])
+    other = {name: value + 1e-3 for name, value in theta.items()}
+    yield "one length of the line search", clock(lambda: [learner.value(theta, seeds, other) for seeds in blocks])
+    assert isinstance(job.outer, TRPO)
+    objective = LocalPool(learner).objective(blocks)  # the trajectories are there already
+    yield "the whole update, trajectories apart", clock(lambda: job.outer.step(job.init(), objective))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two rounds, and no update")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    for title, (tasks, steps) in WORKLOADS.items():
+        print(f"\n{title}: environment steps a second on one core")
+        figures = dict(contest(tasks, steps, 2 if quick else 5))
+        for name, value in figures.items():
+            print(f"  {name:<16}{value:>10,.0f}   {value / figures['limit']:5.2f} of the limit", flush=True)
+    if not quick:
+        print("\nOne update of the paper's size on one core, seconds")
+        for name, value in update():
+            print(f"  {name:<38}{value:6.2f}", flush=True)
+    sys.stdout.flush()
+    os._exit(0)  # RLlib and the processes of AsyncVectorEnv take their time
+
+
+if __name__ == "__main__":
+    main()
