@@ -100,3 +100,34 @@ def test_a_baseline_that_diverges_leaves_the_run_s_own_results(tmp_path: Path) -
     assert end == "FINISHED"
     assert any("baseline pretrained is left out" in event["text"] for event in events.of("say"))
     assert [p for p in tracker.points if p.key == "test/5-shot/mse"]
+
+
+POLICIES = override(
+    jobs.find("navigation"),
+    [
+        "iterations=2",
+        "meta_batch_size=3",
+        "tasks.shots=3",
+        "tasks.horizon=10",
+        "validation.num_tasks=3",
+        "evaluations.paper.num_tasks=3",
+        "evaluations.paper.shots=3",
+        "baselines.random.inner_lrs=(0.1,0.5)",
+    ],
+)
+
+
+def test_a_run_of_policies_keeps_its_curves_facts_and_paths_and_says_what_needs_ray(tmp_path: Path) -> None:
+    store = DirectoryStore(str(tmp_path / "run"))
+    end, tracker, events = go(POLICIES, store, tmp_path)
+    assert end == "FINISHED"
+    results = json.loads(store.read("report/results.json"))
+    assert set(results) == {"paper", "paper/random"}
+    assert len(results["paper"]["mean"]) == 4
+    assert results["paper/random"]["conditions"]["inner_lr"] in (0.1, 0.5)
+    metrics = {p.key for p in tracker.points}
+    assert {"train/kl", "train/return_before", "train/return_after", "train/unstable", "test/paper/return"} <= metrics
+    assert set(tracker.artifacts) >= {"report/adaptation.png", "report/training.png", "report/paths.png"}
+    left_out = [event["text"] for event in events.of("say") if "is left out" in event["text"]]
+    assert [text.split()[1] for text in left_out] == ["pretrained", "oracle"]
+    assert all("make resources.workers at least 1" in text for text in left_out)
