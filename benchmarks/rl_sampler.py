@@ -195,6 +195,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.chdir(tempfile.mkdtemp())  # Gymnasium's models have MuJoCo write its warnings to a file where one stands
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # and to the terminal
+    sys.stderr = sys.stdout
     for title, (tasks, steps) in WORKLOADS.items():
         print(f"\n{title}: environment steps a second on one core")
         figures = dict(contest(tasks, steps, 2 if quick else 4))
