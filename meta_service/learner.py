@@ -40,7 +40,7 @@ class Learner:
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU; CPU kernels are so anyway
         job.prepare()
-        self._adjoint = job.algorithm.block_meta_gradient
+        self._adjoint = job.maml.block_meta_gradient
         if job.compile:
             self._adjoint = self._compiled(job)
 
@@ -95,10 +95,10 @@ class Learner:
 
     def _compiled(self, job: JobSpec) -> Callable[..., tuple[Params, Tensor]]:
         """`MAML.block_meta_gradient`, compiled for the job's network; without context, which is for normalisation."""
-        by_hand = self._by_hand(job.tasks)
+        by_hand = self._by_hand(job.data_sets)
         assert by_hand, "JobSpec lets compile pass only with a network"
         compiled = Compiled(
-            lambda params, x, y, query_x, query_y: job.algorithm.block_meta_gradient(
+            lambda params, x, y, query_x, query_y: job.maml.block_meta_gradient(
                 *by_hand, params, Data(x, y), Data(query_x, query_y)
             )
         )
