@@ -16,6 +16,7 @@ COLORS = {
     "ours": BLUE,
     "ours-ray": BLUE,
     "ours-torch": BLUE,
+    "ours-compiled": BLUE,
     "limit": GREY,
     "plain": BROWN,
     "jax": PURPLE,

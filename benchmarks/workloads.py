@@ -63,7 +63,7 @@ def _noise(size: int, channels: int) -> Images:
 OMNIGLOT = replace(jobs.find("omniglot"), tasks=MadeUpImages(28, 1, query_shots=1))
 MINIIMAGENET = replace(jobs.find("miniimagenet"), tasks=MadeUpImages(84, 3))
 ALL = {
-    "W1": override(jobs.find("sinusoid"), ["compile=true"]),
+    "W1": jobs.find("sinusoid"),
     "W2-1": OMNIGLOT,
     "W2-15": override(OMNIGLOT, ["tasks.query_shots=15"]),
     "W3": MINIIMAGENET,

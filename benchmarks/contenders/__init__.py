@@ -27,6 +27,9 @@ ALL = {
     "ours": Contender("this project, in process", "ours", (KEPT,)),
     "ours-ray": Contender("this project, through Ray", "ours_ray", (KEPT,), checked=False, slow_start=True),
     "ours-torch": Contender("this project, without a C compiler", "ours", (KEPT,), env=(("META_NATIVE", "0"),)),
+    "ours-compiled": Contender(
+        "this project, compile=true", "ours", (KEPT,), EVERYWHERE[:1], slow_start=True, env=(("META_COMPILE", "1"),)
+    ),
     "plain": Contender("plain loop", "plain"),
     "learn2learn": Contender("learn2learn", "learn2learn"),
     "higher": Contender("higher", "higher", workloads=EVERYWHERE[:-1]),
