@@ -18,7 +18,7 @@ from meta_service.sweep.space import Choice
 from tests.cluster.hostile import Hostile
 from tests.meta_service.sweep.tiny import JOB, TUNE
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]  # processes start slowly under load
 
 DEEDS = ("kill once", "none", "bug", "nan", "kill")  # the last comes when the first is over: they share a folder
 
