@@ -2,6 +2,7 @@
 
     python -m benchmarks.rl_sampler            all of it, 4 to 5 minutes; leave the machine alone meanwhile
     python -m benchmarks.rl_sampler --quick    a minute
+    python -m benchmarks.rl_sampler update     one part of it
 
 Steps a second of one process on one core: whoever has more cores takes more processes. The limit is MuJoCo's own
 batch simulation with actions drawn before: no policy, no observation, no reward. Contenders take turns, and the best of
@@ -193,17 +194,25 @@ def update() -> Iterator[tuple[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rounds, and no update")
-    quick = parser.parse_args().quick
+    parser.add_argument("only", nargs="*", help="parts by words in their titles: cheetah, ant, paper, update")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+
+    def wanted(title: str) -> bool:
+        return not arguments.only or any(word.lower() in title.lower() for word in arguments.only)
+
     torch.set_num_threads(1)
     os.chdir(tempfile.mkdtemp())  # Gymnasium's models have MuJoCo write its warnings to a file where one stands
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # and to the terminal
     sys.stderr = sys.stdout
     for title, (tasks, steps) in WORKLOADS.items():
+        if not wanted(title):
+            continue
         print(f"\n{title}: environment steps a second on one core")
         figures = dict(contest(tasks, steps, 2 if quick else 4))
         for name, value in figures.items():
             print(f"  {name:<16}{value:>10,.0f}   {value / figures['limit']:5.2f} of the limit", flush=True)
-    if not quick:
+    if not quick and wanted("update"):
         print("\nOne update of the paper's size, CPU seconds on one core")
         for name, value in update():
             print(f"  {name:<38}{value:6.2f}", flush=True)
