@@ -4,9 +4,9 @@ module = rl_module(load("cheetah_direction-1123-101500-ab12").adapt(env))
 module.save_to_path(folder)  # RLModuleSpec(load_state_path=folder) starts any of RLlib's algorithms from it
 """
 
-import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,11 @@ def train(job: JobSpec, params: Params) -> Iterator[Trained]:
 
 def _train(job: JobSpec, params: Params) -> Iterator[Trained]:
     torch.set_num_threads(1)
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    os.environ["PYTHONWARNINGS"] = "ignore"
+    with _silence():
+        yield from _trained(job, params)
+
+
+def _trained(job: JobSpec, params: Params) -> Iterator[Trained]:
     tasks: Any = job.tasks
     register_env("meta_service", lambda context: GoalVectorEnv(tasks, context.get("num_envs", ENVIRONMENTS)))
     config = (
@@ -82,6 +85,22 @@ def _train(job: JobSpec, params: Params) -> Iterator[Trained]:
         mean = result["env_runners"].get("episode_return_mean", float("nan"))
         yield Trained(iteration, params_of(weights, params), float(mean))
     algorithm.stop()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Of this process, whose words Ray passes on to the user: RLlib's are advice to whoever wrote the program."""
+    kept = [os.dup(number) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    try:
+        yield
+    finally:
+        for number, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, number)
+            os.close(before)
+        os.close(nowhere)
 
 
 def params_of(state: dict[str, Any], like: Params) -> Params:
