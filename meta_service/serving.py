@@ -22,7 +22,7 @@ from meta_service.tracking import MLflowTracker, Tracker
 NAME = "model"
 TIMEOUT_S = 180.0
 PACKAGE = Path(__file__).resolve().parent
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pydantic", "pillow", "filelock", "rich")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "mujoco-core", "pydantic", "pillow", "filelock", "rich")
 """What `served` needs, with what it imports."""
 
 
