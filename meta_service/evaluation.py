@@ -34,6 +34,11 @@ class AdaptationCurve(NamedTuple):
     def after(self) -> float:
         return self.mean[self.headline]
 
+    @property
+    def steps(self) -> int:
+        """The number of gradient steps whose value stands for the result."""
+        return self.headline if self.headline >= 0 else len(self.mean) - 1
+
     def better_than(self, other: float) -> bool:
         """Whether the value after adaptation is the better one; a mean that is no number never is."""
         return self.after > other if higher_is_better(self.metric) else self.after < other

@@ -78,7 +78,7 @@ def _finding(curves: Mapping[str, AdaptationCurve]) -> str:
     name = next((name for name in curves if not is_baseline(name)), next(iter(curves)))
     curve = curves[name]
     start, end = (short(curve.metric, value) for value in (curve.before, curve.after))
-    finding = f"{name}: {start} → {end} in {plural(len(curve.mean) - 1, 'gradient step')}"
+    finding = f"{name}: {start} → {end} in {plural(curve.steps, 'gradient step')}"
     others = [f"{other} {short(c.metric, c.after)}" for other, c in curves.items() if is_baseline(other)]
     return finding + (f" ({', '.join(others)})" if 0 < len(others) <= 3 and not is_baseline(name) else "")
 

@@ -106,7 +106,7 @@ def _finding(history: Sequence[tuple[int, AdaptationCurve]]) -> str:
         return "Meta-training" if not history else "Meta-training: no validation gave a finite value"
     iteration, curve = best
     start, end = (short(curve.metric, value) for value in (curve.before, curve.after))
-    steps = plural(len(curve.mean) - 1, "gradient step")
+    steps = plural(curve.steps, "gradient step")
     return f"Best validation at iteration {iteration:,}: {start} → {end} in {steps}"
 
 

@@ -139,7 +139,9 @@ def test_the_robot_s_contact_sheet_is_a_picture() -> None:
 
 def test_returns_are_drawn_as_they_come_negative_ones_included() -> None:
     curve = AdaptationCurve("return", (-40.0, -11.0, -3.0), (2.0, 1.0, 0.5), {"tasks": 40}, 1)
-    axes = adaptation_figure({"paper": curve}).axes[0]
+    figure = adaptation_figure({"paper": curve})
+    assert figure.get_suptitle() == "paper: -40.0 → -11.0 in 1 gradient step"
+    axes = figure.axes[0]
     assert axes.get_ylim()[0] < -42
     assert axes.get_ylabel() == "return of a trajectory"
     assert "best: -11.00" in str([text.get_text() for text in training_figure([(0, curve)], []).axes[0].texts])
