@@ -7,8 +7,8 @@ who was faster.
 
 from collections.abc import Iterable
 
+from meta_service.evaluation import higher_is_better
 from meta_service.sweep.ledger import Trial
-from meta_service.sweep.ranking import higher_is_better
 from meta_service.sweep.settings import Tune
 
 ROUNDING = 1e-6

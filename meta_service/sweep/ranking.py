@@ -3,11 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from meta_service.evaluation import higher_is_better
 from meta_service.sweep.ledger import DIVERGED, FINISHED, Trial
-
-
-def higher_is_better(metric: str) -> bool:
-    return metric != "mse"
 
 
 def loss(metric: str, value: float) -> float:
