@@ -19,8 +19,8 @@ OUT = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=not sys.stdo
 HELP = f"""Time of one meta-gradient, beside other libraries and the limit of this machine, in one run.
 
 \b
-make bench                                             all of it: under 25 minutes on two cores
-make bench ARGS=--quick                                three workloads, one round: under 4 minutes
+make bench                                             all of it: half an hour or more on two cores
+make bench ARGS=--quick                                three workloads, one round: under 10 minutes
 make bench ARGS="--workloads W1,W3 --only ours,plain"  some of it
 make bench ARGS="--again .bench/bench.json"            draw an earlier run again; measure nothing
 make bench ARGS=--write-docs                           and bring docs/performance.md up to date
