@@ -116,7 +116,7 @@ class Learner:
     ) -> Iterator[Tensor]:
         support, query = (network.data(batch.inputs, batch.targets) for batch in drawn)
         for part in query.parts():
-            theta = {name: value[None] for name, value in params.items()}
+            theta = network.shared(params)
             judged = query.part(part)
             points = [_metrics(tasks, network.outputs(theta, judged), judged.targets)]
             for _ in range(steps):

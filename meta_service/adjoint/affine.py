@@ -2,7 +2,8 @@
 
 h: [T, N, H, W, C] images, channels last, or [T, N, I] vectors. Weights carry a task axis: [1, ...] shared, [T, ...] one
 for each task; a convolution's is [., O, C, 3, 3], a matrix [., O, I]. A shared weight makes one large batch of all
-tasks. Own weights, of few small images (larger ones come one task at a time), make one batched product of patches.
+tasks. Own weights, of few small images (larger ones come one task at a time), make one batched product of patches: in
+memory they lie as its matrices do, [., 3, 3, C, O], and so do their gradients (`arranged`).
 """
 
 from dataclasses import dataclass
@@ -59,10 +60,17 @@ class Images:
         tasks, images, height, width, channels = self.h.shape
         if self.direct(weight):
             return _nhwc(self._backward(weight[0], g, (True, False, False))[0], tasks)
-        patches = _product(g.flatten(1, 3), _matrix(weight).transpose(1, 2))
-        do = native if native.suits(g) else primitives
-        folded: Tensor = do.fold(patches.view(tasks * images, *self.size, 3, 3, channels), height, width, self.stride)
-        return folded.view_as(self.h)
+        rows, matrix = g.flatten(1, 3), _matrix(weight).transpose(1, 2).expand(tasks, -1, -1)
+        shape = (-1, *self.size, 3, 3, channels)
+        if not native.suits(g):
+            patches = _product(rows, matrix).view(shape)
+            return primitives.fold(patches, height, width, self.stride).view_as(self.h)
+        out = torch.empty_like(self.h)
+        patches = g.new_empty(rows.shape[1], matrix.shape[2])  # of one task after the other: they stay in the cache
+        for task in range(tasks):
+            torch.mm(rows[task], matrix[task], out=patches)
+            native.fold(patches.view(shape), self.stride, out[task])
+        return out
 
     def weight_gradient(self, g: Tensor, total: bool) -> Tensor:
         """The gradient of the weights: [T, O, C, 3, 3], or [1, O, C, 3, 3], their sum over tasks."""
@@ -110,13 +118,25 @@ class Vectors:
         return g.transpose(1, 2) @ self.h
 
 
+def arranged(weight: Tensor) -> Tensor:
+    """A convolution's weight as products need it in memory, and as their gradients are; a matrix as it is."""
+    return weight.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2) if weight.dim() == 5 else weight
+
+
+def over_tasks(value: Tensor) -> Tensor:
+    """The sum over tasks, [1, ...], of what is arranged: in memory order, tens of times faster than torch by itself."""
+    if value.dim() == 5:
+        return value.permute(0, 3, 4, 2, 1).sum(0, keepdim=True).permute(0, 4, 3, 1, 2)
+    return value.sum(0, keepdim=True)
+
+
 def _product(h: Tensor, matrix: Tensor) -> Tensor:
     """[T, N, I] times [., I, O]; one large product where the matrix is shared."""
     return h @ matrix[0] if matrix.shape[0] == 1 else torch.bmm(h, matrix)
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """[., O, C, 3, 3] -> [., 9 C, O], as `patches` are ordered."""
+    """[., O, C, 3, 3] -> [., 9 C, O], as `patches` are ordered; nothing moves where it is arranged."""
     return weight.permute(0, 3, 4, 2, 1).reshape(weight.shape[0], -1, weight.shape[1])
 
 

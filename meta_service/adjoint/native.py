@@ -153,20 +153,22 @@ def spread(
     a: Tensor,
     b: Tensor,
     c: Tensor | None,
+    r: Tensor,
     e: Tensor,
+    s: Tensor | None,
+    f: Tensor | None,
     place: Tensor | None,
     reference: int,
 ) -> Tensor:
     out = torch.empty_like(z)
-    _call("spread", z, *z.shape, reference, int(place is not None), z, dz, a, b, c, e, place, out)
+    _call("spread", z, *z.shape, reference, int(place is not None), z, dz, a, b, c, r, e, s, f, place, out)
     return out
 
 
-def fold(patches: Tensor, height: int, width: int, stride: int) -> Tensor:
-    images, h, w, _, _, channels = patches.shape
-    out = patches.new_empty(images, height, width, channels)
-    _call("fold", patches, images, height, width, channels, h, w, stride, patches, out)
-    return out
+def fold(patches: Tensor, stride: int, out: Tensor) -> None:
+    """As in `primitives`, into `out`."""
+    _, h, w, _, _, _ = patches.shape
+    _call("fold", patches, *out.shape, h, w, stride, patches, out)
 
 
 def _rows(x: Tensor) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from meta_service.adjoint import normalization
-from meta_service.adjoint.affine import Images, Vectors
+from meta_service.adjoint.affine import Images, Vectors, arranged
 from meta_service.losses import OutputLoss
 from meta_service.params import Params
 
@@ -105,6 +105,11 @@ class Network:
         convolution = bool(self.layers) and self.layers[0].convolution
         x = x.permute(0, 1, 3, 4, 2).contiguous() if convolution else x.flatten(2)
         return Data(x, targets, context)
+
+    @staticmethod
+    def shared(params: Params) -> Params:
+        """The same parameters for all tasks, as the other methods take them: [1, ...] each."""
+        return {name: arranged(value[None]) for name, value in params.items()}
 
     def outputs(self, params: Params, data: Data) -> Tensor:
         """f_theta(x): [T, N, outputs]."""

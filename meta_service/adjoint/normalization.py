@@ -70,7 +70,7 @@ def backward(f: Forward, g: Tensor) -> Backward:
     q = dot / count
     b = -f.rstd.square() * q
     a = -f.rstd * gshift / count - b * f.mean
-    gz = do.spread(f.z, None, a, b, None, f.rstd[:, None, None, None] * gy, f.place, f.reference)
+    gz = do.spread(f.z, None, a, b, None, f.rstd, gy, None, None, f.place, f.reference)
     return Backward(_as(g, gz), gshift, gy, a, b, q)
 
 
@@ -92,8 +92,8 @@ def tangent_backward(f: Forward, back: Backward, t: Tangent, dg: Tensor) -> tupl
     x = -rstd * dot / count - c * k  # of xhat
     a = -rstd * (k * back.a + dgshift / count) - c * t.mean_dz - x * rstd * f.mean
     b = -rstd * k * back.b + x * rstd
-    e = rstd[:, None, None, None] * (dgy - (rstd * k)[:, None, None, None] * back.gy)
-    return _as(dg, do.spread(f.z, t.dz, a, b, c, e, f.place, f.z.shape[1])), dgshift
+    s = -rstd.square() * k  # of gy
+    return _as(dg, do.spread(f.z, t.dz, a, b, c, rstd, dgy, s, back.gy, f.place, f.z.shape[1])), dgshift
 
 
 def _doing(x: Tensor) -> ModuleType:

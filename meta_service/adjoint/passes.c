@@ -180,41 +180,45 @@ void FN(activate_tangent_pooled)(long tasks, long images, long height, long widt
     }
 }
 
-/* One pixel of `spread`: o = a + b z (+ c dz) (+ e) (where place = k) */
+/* One pixel of `spread`: o = a + b z (+ c dz) (+ r e (+ s f)) (where place = k) */
+#define ADDED(sum)                                                                                      \
+    if (place) for (long c = 0; c < channels; c++) { real here = (sum); o[c] += place[c] == k ? here : 0; } \
+    else for (long c = 0; c < channels; c++) o[c] += (sum);
 static inline void FN(spread_pixel)(long channels, const real *restrict z, const real *restrict dz,
                                     const real *restrict a, const real *restrict b, const real *restrict c_,
-                                    const real *restrict e, const int32_t *restrict place, int k, real *restrict o) {
+                                    const real *restrict r, const real *restrict e, const real *restrict s,
+                                    const real *restrict f, const int32_t *restrict place, int k, real *restrict o) {
     if (dz) for (long c = 0; c < channels; c++) o[c] = a[c] + b[c] * z[c] + c_[c] * dz[c];
     else for (long c = 0; c < channels; c++) o[c] = a[c] + b[c] * z[c];
-    if (e && place)
-        for (long c = 0; c < channels; c++) {
-            real here = e[c];
-            o[c] += place[c] == k ? here : 0;
-        }
-    else if (e) for (long c = 0; c < channels; c++) o[c] += e[c];
+    if (e && f) { ADDED(r[c] * e[c] + s[c] * f[c]) }
+    else if (e) { ADDED(r[c] * e[c]) }
 }
 
-/* out = a + b z + c dz everywhere, plus e at the entries that went on: all of them, or the place of each window. dz and c
-   may be absent. Images from `reference` on have a = b = c = 0. a, b, c: [tasks][channels]. */
+/* out = a + b z + c dz everywhere, plus r e + s f at the entries that went on: all of them, or the place of each window.
+   dz with c and f with s may be absent. Images from `reference` on have a = b = c = 0. Factors: [tasks][channels]. */
 void FN(spread)(long tasks, long images, long height, long width, long channels, long reference, long pooled,
-                const real *z, const real *dz, const real *a, const real *b, const real *c, const real *e,
-                const int32_t *place, real *out) {
+                const real *z, const real *dz, const real *a, const real *b, const real *c, const real *r,
+                const real *e, const real *s, const real *f, const int32_t *place, real *out) {
     real *zero = calloc(channels, sizeof(real));
     for (long t = 0; t < tasks; t++)
         for (long n = 0; n < images; n++) {
             int inside = n < reference;
             const real *A = inside ? a + t * channels : zero, *B = inside ? b + t * channels : zero;
             const real *C = !dz ? 0 : inside ? c + t * channels : zero;
+            const real *R = r + t * channels, *S = f ? s + t * channels : 0;
             for (long i = 0; i < height; i++)
                 for (long j = 0; j < width; j++, z += channels, dz += dz ? channels : 0, out += channels) {
                     long window = (i / 2 * (width / 2) + j / 2) * channels;
                     int covered = i < height / 2 * 2 && j < width / 2 * 2; /* not the last of an odd image */
-                    const real *E = !pooled ? e + (i * width + j) * channels : covered ? e + window : 0;
+                    long from = pooled ? window : (i * width + j) * channels;
+                    const real *E = covered || !pooled ? e + from : 0, *F = f && E ? f + from : 0;
                     const int32_t *at = pooled && covered ? place + window : 0;
-                    FN(spread_pixel)(channels, z, dz, A, B, C, E, at, i % 2 * 2 + j % 2, out);
+                    FN(spread_pixel)(channels, z, dz, A, B, C, R, E, S, F, at, i % 2 * 2 + j % 2, out);
                 }
-            e += (pooled ? (height / 2) * (width / 2) : height * width) * channels;
-            if (pooled) place += (height / 2) * (width / 2) * channels;
+            long went_on = (pooled ? (height / 2) * (width / 2) : height * width) * channels;
+            e += went_on;
+            if (f) f += went_on;
+            if (pooled) place += went_on;
         }
     free(zero);
 }
@@ -238,4 +242,5 @@ void FN(fold)(long images, long height, long width, long channels, long h, long 
 #undef real
 #undef RUN
 #undef TANGENT
+#undef ADDED
 #endif

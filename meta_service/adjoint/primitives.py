@@ -77,15 +77,21 @@ def spread(
     a: Tensor,
     b: Tensor,
     c: Tensor | None,
+    r: Tensor,
     e: Tensor,
+    s: Tensor | None,
+    f: Tensor | None,
     place: Tensor | None,
     reference: int,
 ) -> Tensor:
-    """a + b z + c dz in the first `reference` images and 0 in the others, plus e at the places it came from."""
+    """a + b z + c dz in the first `reference` images, 0 in the others, plus r e + s f at the places e and f came from."""
     out = torch.zeros_like(z)
     out[:, :reference] = _wide(a) + _wide(b) * z[:, :reference]
     if dz is not None and c is not None:
         out[:, :reference] += _wide(c) * dz[:, :reference]
+    e = _wide(r) * e
+    if s is not None and f is not None:
+        e += _wide(s) * f
     if place is None:
         return out.add_(e)
     out.flatten(2, 3).scatter_add_(2, place.flatten(2, 3), e.flatten(2, 3))

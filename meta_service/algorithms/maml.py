@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 from torch.func import grad, grad_and_value
 
+from meta_service.adjoint.affine import over_tasks
 from meta_service.adjoint.network import Data, Network, Pass
 from meta_service.episode import Batch, Episode, Loss
 from meta_service.errors import UserError
@@ -66,7 +67,7 @@ class MAML:
         lambda_S = grad L(theta_S, D'), then lambda_s = lambda_{s+1} - alpha H(theta_s, D) lambda_{s+1} down to
         lambda_0, the meta-gradient; H is the Hessian of the support loss. Equal to `meta_gradient` up to rounding.
         """
-        theta = {name: value[None] for name, value in params.items()}
+        theta = network.shared(params)
         steps: list[Pass | Params] = []
         for _ in range(self.inner_steps):
             at = network.gradient(loss, theta, support)
@@ -79,10 +80,10 @@ class MAML:
             first = not steps  # here theta is the same for all tasks, and only the sum of theirs is asked for
             product = network.hessian_product(loss, at, self._thawed(adjoint), total=first)
             adjoint = {
-                name: (value.sum(0, keepdim=True) if first else value) - self.inner_lr * product[name]
+                name: (over_tasks(value) if first else value) - self.inner_lr * product[name]
                 for name, value in adjoint.items()
             }
-        return {name: adjoint[name].sum(0) for name in params}, losses
+        return {name: over_tasks(adjoint[name])[0] for name in params}, losses
 
     def descend(self, params: Params, grads: Params) -> Params:
         """params - alpha grads, where they are not frozen."""

@@ -61,10 +61,10 @@ def test_every_compiled_loop_equals_its_reference(shape: tuple[int, ...], pool: 
         strict=True,
     ):
         same(ours, theirs)
-    for tangent, factor in ((None, None), (dz, c)):
+    for tangent, factor, s, f in ((None, None, None, None), (dz, c, a, gy)):
         same(
-            native.spread(z, tangent, a, b, factor, g, place, reference),
-            primitives.spread(z, tangent, a, b, factor, g, place_reference, reference),
+            native.spread(z, tangent, a, b, factor, rstd, g, s, f, place, reference),
+            primitives.spread(z, tangent, a, b, factor, rstd, g, s, f, place_reference, reference),
         )
 
 
@@ -74,9 +74,9 @@ def test_folding_patches_equals_its_reference(size: tuple[int, int], stride: int
     height, width = size
     h, w = (height - 1) // stride + 1, (width - 1) // stride + 1
     patches = values(3, h, w, 3, 3, 4)
-    torch.testing.assert_close(
-        native.fold(patches, height, width, stride), primitives.fold(patches, height, width, stride)
-    )
+    out = patches.new_empty(3, height, width, 4)
+    native.fold(patches, stride, out)
+    torch.testing.assert_close(out, primitives.fold(patches, height, width, stride))
 
 
 @pytest.mark.parametrize("do", [pytest.param(native, marks=compiled), primitives], ids=["compiled", "torch"])
