@@ -22,6 +22,7 @@ HELP = f"""Time of one meta-gradient, beside other libraries and the limit of th
 make bench                                             all of it: half an hour or more on two cores
 make bench ARGS=--quick                                three workloads, one round: under 10 minutes
 make bench ARGS="--workloads W1,W3 --only ours,plain"  some of it
+make bench ARGS="--workloads W4 --beside .bench/bench.json"  a part today, added to yesterday's
 make bench ARGS="--again .bench/bench.json"            draw an earlier run again; measure nothing
 make bench ARGS=--write-docs                           and bring docs/performance.md up to date
 
@@ -44,24 +45,37 @@ of its own while the others sleep. Leave the machine alone meanwhile. Tables, pi
 @click.option("--patience", default=100.0, show_default=True, help="Seconds a contender may take over one answer.")
 @click.option("--into", default=".bench", show_default=True, type=click.Path(path_type=Path), help="Where results go.")
 @click.option("--again", type=click.Path(path_type=Path), metavar="FILE", help="Show an earlier run's bench.json.")
+@click.option("--beside", type=click.Path(path_type=Path), metavar="FILE", help="Add to an earlier run's bench.json.")
 @click.option("--write-docs", is_flag=True, help="Put tables and pictures into docs/performance.md, too.")
 def program(
-    wanted: str, only: str, quick: bool, parts: str, patience: float, into: Path, again: Path | None, write_docs: bool
+    wanted: str,
+    only: str,
+    quick: bool,
+    parts: str,
+    patience: float,
+    into: Path,
+    again: Path | None,
+    beside: Path | None,
+    write_docs: bool,
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _terminated)
     if again:
-        record = _read(again)
+        record = _read(again, "--again")
     else:
         command = shlex.join(["make bench", *([f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])])
         record = Record(machine.about(command), [], [], [], {})
+        earlier = _read(beside, "--beside") if beside else None
+        if earlier:
+            record.beside(earlier)  # where it cannot be added to that one, better now than after the measurement
         try:
             plan.run(OUT, _list(wanted), _list(only), _list(parts), quick, patience, record)
         except SystemExit:
             if record.figures:
-                _keep(record, into)
+                _keep(record.beside(earlier) if earlier else record, into)
                 OUT.print(f"Interrupted; what was measured is in {into}")
             raise
+        record = record.beside(earlier) if earlier else record
     written, drawn = _keep(record, into)
     if write_docs:
         documents.write(written, drawn)
@@ -80,11 +94,11 @@ def _keep(record: Record, into: Path) -> tuple[dict[str, str], dict[str, bytes]]
     return written, drawn
 
 
-def _read(file: Path) -> Record:
+def _read(file: Path, option: str) -> Record:
     try:
         return Record.from_json(file.read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--again: a bench.json of this benchmark is expected, {file} came: {error}") from error
+        raise UserError(f"{option}: a bench.json of this benchmark is expected, {file} came: {error}") from error
 
 
 def _list(text: str) -> list[str]:

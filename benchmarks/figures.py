@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any, NamedTuple
 
+from meta_service.errors import UserError
+
 
 class Figure(NamedTuple):
     """One contender in one setting on one workload."""
@@ -75,6 +77,26 @@ class Record(NamedTuple):
             [Skip(**item) for item in parts["skipped"]],
             [Point(**item) for item in parts["growth"]],
             parts["service"],
+        )
+
+    def beside(self, earlier: "Record") -> "Record":
+        """This run, with what only an earlier one of the same code on the same machine has measured.
+
+        A workload, the growth and the service are each of one run. Raises UserError where the runs cannot be compared.
+        """
+        for fact, value in self.about.items():
+            if fact != "command" and earlier.about.get(fact) != value:
+                raise UserError(
+                    f"--beside: a run with the same {fact} is expected, '{value}'; that one had "
+                    f"'{earlier.about.get(fact)}'; measure all of it anew"
+                )
+        again = set(self.workloads())
+        return Record(
+            self.about | {"command": f"{earlier.about['command']}; {self.about['command']}"},
+            [figure for figure in earlier.figures if figure.workload not in again] + self.figures,
+            [skip for skip in earlier.skipped if skip.workload not in again] + self.skipped,
+            self.growth or earlier.growth,
+            self.service or earlier.service,
         )
 
     def workloads(self) -> list[str]:

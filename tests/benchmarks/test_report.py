@@ -26,6 +26,23 @@ def test_a_record_is_the_same_after_it_was_written_and_read(record: Record) -> N
     assert Record.from_json(record.to_json()) == record
 
 
+def test_beside_an_earlier_run_a_workload_measured_again_is_of_the_later_one_alone(record: Record) -> None:
+    later = record._replace(figures=[record.figures[0]._replace(wall=[[7.0]])], skipped=[], growth=[], service={})
+    both = later.beside(record)
+    assert [figure.ms for figure in both.figures if figure.workload == "W1"] == [7.0]
+    assert both.workloads() == ["W3", "W1"]
+    assert (both.growth, both.service, both.skipped) == (record.growth, record.service, record.skipped)
+    assert both.about["command"] == "make bench; make bench"
+
+
+def test_runs_of_different_machines_or_code_are_not_put_beside_each_other(record: Record) -> None:
+    other = record._replace(about=record.about | {"processor": "another"})
+    with pytest.raises(
+        UserError, match="--beside: a run with the same processor is expected, 'a .* b'; that one had 'another'"
+    ):
+        record.beside(other)
+
+
 def test_the_speed_of_one_and_two_threads_stands_side_by_side_with_the_best_of_a_contender_bold(record: Record) -> None:
     found = rows(tables.speed(record))
     assert found["TorchOpt"] == ["40.0 / 36.0", "–"]
