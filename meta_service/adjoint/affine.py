@@ -57,7 +57,7 @@ class Images:
 
     def input_gradient(self, weight: Tensor, g: Tensor) -> Tensor:
         """The gradient of h, where g is that of the result."""
-        tasks, images, height, width, channels = self.h.shape
+        tasks, _, height, width, channels = self.h.shape
         if self.direct(weight):
             return _nhwc(self._backward(weight[0], g, (True, False, False))[0], tasks)
         rows, matrix = g.flatten(1, 3), _matrix(weight).transpose(1, 2).expand(tasks, -1, -1)

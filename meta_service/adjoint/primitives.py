@@ -84,7 +84,7 @@ def spread(
     place: Tensor | None,
     reference: int,
 ) -> Tensor:
-    """a + b z + c dz in the first `reference` images, 0 in the others, plus r e + s f at the places e and f came from."""
+    """a + b z + c dz in the first `reference` images, 0 in the others; plus r e + s f at the places they came from."""
     out = torch.zeros_like(z)
     out[:, :reference] = _wide(a) + _wide(b) * z[:, :reference]
     if dz is not None and c is not None:

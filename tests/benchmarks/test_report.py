@@ -37,9 +37,7 @@ def test_beside_an_earlier_run_a_workload_measured_again_is_of_the_later_one_alo
 
 def test_runs_of_different_machines_or_code_are_not_put_beside_each_other(record: Record) -> None:
     other = record._replace(about=record.about | {"processor": "another"})
-    with pytest.raises(
-        UserError, match="--beside: a run with the same processor is expected, 'a .* b'; that one had 'another'"
-    ):
+    with pytest.raises(UserError, match="--beside: a run with the same processor is expected"):
         record.beside(other)
 
 
