@@ -3,14 +3,17 @@
     python -m benchmarks.rl_sampler            all of it, 4 to 5 minutes; leave the machine alone meanwhile
     python -m benchmarks.rl_sampler --quick    a minute
     python -m benchmarks.rl_sampler update     one part of it
+    python -m benchmarks.rl_sampler --cores 2  by the clock, with as many processes of ours as cores
 
-Steps a second of one process on one core: whoever has more cores takes more processes. The limit is MuJoCo's own
-batch simulation with actions drawn before: no policy, no observation, no reward. Contenders take turns, and the best of
-each counts. Seconds are those of the process's CPU, so that a busy machine matters little (AsyncVectorEnv's, whose work
-is in other processes, are the clock's).
+Steps a second of one process on one core, in seconds of its CPU, so that a busy machine matters little
+(AsyncVectorEnv's, whose work is in other processes, are the clock's). With --cores all are the clock's: the sampler is
+that of so many workers, and the others are one process that uses the cores it can. The limit is MuJoCo's own batch
+simulation with actions drawn before: no policy, no observation, no reward. They take turns; the best of each counts.
 """
 
 import argparse
+import io
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 
 import jobs
+from benchmarks.process import PEERS
 from meta_service.environments import GoalVectorEnv
 from meta_service.outer.trpo import TRPO
 from meta_service.policy_learner import PolicyLearner
@@ -88,11 +92,12 @@ def gymnasium_processes(tasks: Locomotion, steps: int) -> Contender:
 
 
 def envpool_vector(tasks: Locomotion, steps: int) -> Contender:
-    """envpool, where it is installed: 800 of its robots on one thread, actions drawn before."""
+    """envpool, where `make bench` could install it: 800 of its robots, actions drawn before."""
+    sys.path.append(str(PEERS))
     import envpool  # type: ignore[import-not-found]
 
-    name = {"cheetah": "HalfCheetah-v4", "ant": "Ant-v4"}[tasks.robot]
-    return _stepped(envpool.make_gymnasium(name, num_envs=SIMULATIONS, num_threads=1), SIMULATIONS, steps)
+    name, threads = {"cheetah": "HalfCheetah-v4", "ant": "Ant-v4"}[tasks.robot], len(os.sched_getaffinity(0))
+    return _stepped(envpool.make_gymnasium(name, num_envs=SIMULATIONS, num_threads=threads), SIMULATIONS, steps)
 
 
 def rllib_runner(tasks: Locomotion, steps: int) -> Contender:
@@ -146,26 +151,68 @@ WORKLOADS = {
     "Ant, 0.05 s (Gymnasium)": (Locomotion("ant", variant="gymnasium"), 10),
     "Ant, 0.02 s (paper)": (Locomotion("ant"), 20),
 }
+TAKES_A_PROCESS_A_CORE = {"limit", "ours", "our vector env"}
 ONLY_AT_GYMNASIUM_S_STEP = {"gymnasium sync", "gymnasium async", "envpool", "rllib"}
 
 
-def contest(tasks: Locomotion, steps: int, rounds: int) -> Iterator[tuple[str, float]]:
+class Crew:
+    """Processes that all do the same: one, or one for each core."""
+
+    def __init__(self, make: Callable[[Locomotion, int], Contender], tasks: Locomotion, steps: int, size: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._pipes = []
+        for _ in range(size):
+            ours, theirs = context.Pipe()
+            context.Process(target=_member, args=(make, tasks, steps, theirs)).start()
+            self._pipes.append(ours)
+        reasons = [reason for pipe in self._pipes if (reason := pipe.recv())]
+        self.missing: str = next(iter(reasons), "")
+
+    def turn(self) -> tuple[float, float]:
+        """(steps a second of CPU, steps a second of the clock)."""
+        start = time.perf_counter()
+        for pipe in self._pipes:
+            pipe.send("turn")
+        counts, seconds = zip(*(pipe.recv() for pipe in self._pipes), strict=True)
+        return sum(counts) / sum(seconds), sum(counts) / (time.perf_counter() - start)
+
+    def end(self) -> None:
+        for pipe in self._pipes:
+            pipe.send("end")
+
+
+def _member(make: Callable[[Locomotion, int], Contender], tasks: Locomotion, steps: int, pipe: Any) -> None:
+    sys.stderr = io.StringIO()  # what AsyncVectorEnv's processes have to say when this one ends
+    try:
+        run = make(tasks, steps)
+    except ImportError as error:
+        pipe.send(str(error))
+        return
+    pipe.send("")
+    while pipe.recv() == "turn":
+        start = time.process_time()
+        pipe.send((run(), time.process_time() - start))
+    os._exit(0)  # RLlib and the processes of AsyncVectorEnv take their time
+
+
+def contest(tasks: Locomotion, steps: int, rounds: int, cores: int) -> Iterator[tuple[str, float]]:
     """(name, best steps a second) of everyone who can be had here."""
-    present: dict[str, Contender] = {}
+    present: dict[str, Crew] = {}
     for name, make in CONTENDERS.items():
         if name in ONLY_AT_GYMNASIUM_S_STEP and tasks.variant == "finn2017":
             continue
-        try:
-            present[name] = make(tasks, steps)
-        except ImportError as error:
-            print(f"  {name:<16} not installed: {error}")
+        crew = Crew(make, tasks, steps, cores if name in TAKES_A_PROCESS_A_CORE else 1)
+        if crew.missing:
+            print(f"  {name:<16} not installed: {crew.missing}")
+        else:
+            present[name] = crew
     best = dict.fromkeys(present, 0.0)
     for _ in range(rounds):
-        for name, run in present.items():
-            now = time.perf_counter if name == "gymnasium async" else time.process_time
-            start = now()
-            count = run()
-            best[name] = max(best[name], count / (now() - start))
+        for name, crew in present.items():
+            by_cpu, by_clock = crew.turn()
+            best[name] = max(best[name], by_clock if cores > 1 or name == "gymnasium async" else by_cpu)
+    for crew in present.values():
+        crew.end()
     yield from best.items()
 
 
@@ -194,6 +241,7 @@ def update() -> Iterator[tuple[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rounds, and no update")
+    parser.add_argument("--cores", type=int, default=1, help="processes of the sampler, timed by the clock")
     parser.add_argument("only", nargs="*", help="parts by words in their titles: cheetah, ant, paper, update")
     arguments = parser.parse_args()
     quick = arguments.quick
@@ -208,16 +256,14 @@ def main() -> None:
     for title, (tasks, steps) in WORKLOADS.items():
         if not wanted(title):
             continue
-        print(f"\n{title}: environment steps a second on one core")
-        figures = dict(contest(tasks, steps, 2 if quick else 4))
+        print(f"\n{title}: environment steps a second on {arguments.cores} core(s)")
+        figures = dict(contest(tasks, steps, 2 if quick else 4, arguments.cores))
         for name, value in figures.items():
             print(f"  {name:<16}{value:>10,.0f}   {value / figures['limit']:5.2f} of the limit", flush=True)
     if not quick and wanted("update"):
         print("\nOne update of the paper's size, CPU seconds on one core")
         for name, value in update():
             print(f"  {name:<38}{value:6.2f}", flush=True)
-    sys.stdout.flush()
-    os._exit(0)  # RLlib and the processes of AsyncVectorEnv take their time
 
 
 if __name__ == "__main__":
