@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 CLI := $(VENV)/bin/python -m jobs
 
-.PHONY: help submit sweep status logs stop resume evaluate ui down doctor install test check bench format lock
+.PHONY: help submit sweep status logs stop resume evaluate ui down doctor install test soak check bench format lock
 
 help:
 	@echo 'Meta-training on a Ray cluster, with its curves in MLflow and its checkpoints in S3.'
@@ -25,6 +25,7 @@ help:
 	@echo '  make down                                  stop all that was started here; results stay'
 	@echo
 	@echo '  make test   make check   make format       tests; lint and types; put the code in shape'
+	@echo '  make soak   make soak ARGS=--faults=100    a thousand faults, and whether the weights are still the same bits'
 	@echo '  make bench   make bench ARGS=--quick       the speed of it, beside other libraries and the limit of this machine'
 	@echo '  make install   make lock                   the virtual environment; its locked versions'
 	@echo
@@ -56,6 +57,9 @@ install: $(VENV)/.stamp
 
 test: $(VENV)/.stamp-dev  # DATA_ROOT=... also runs what needs the real data
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+soak: $(VENV)/.stamp-dev  # a thousand faults; ARGS="--faults=100 --seed=3", ARGS=--help tells more
+	@$(VENV)/bin/python -m tests.chaos.soak $(ARGS)
 
 bench: $(VENV)/.stamp .peers/.stamp  # ARGS=--help tells more
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
