@@ -69,12 +69,15 @@ def carry_out(
         for planned in plan(kind, faults, rng):
             if not run.until_step(planned.step) or not _wait(run, planned):
                 break
-            step, since, drivers = run.step, time.time(), len(run.launches)
+            fault, step, since, drivers = FAULTS[planned.fault], run.step, time.time(), len(run.launches)
             run.output.append(f"-- {planned.fault} ({planned.phase}) after step {step}")
-            FAULTS[planned.fault].act(run, rng)
-            run.until(lambda step=step: run.step > step)
+            fault.act(run, rng)
+            if fault.ends:
+                run.until(lambda drivers=drivers: len(run.launches) > drivers)
+            seen = len(run.events)
+            run.until(lambda seen=seen: any(event["kind"] == "updated" for event in run.events[seen:]))
             resumed = len(run.launches) > drivers
-            if resumed and not FAULTS[planned.fault].fatal:
+            if resumed and not (fault.ends or fault.may_end):
                 raise run.failure(f"{planned.fault} ended the driver")
             outcomes.append(Outcome(kind, planned.fault, planned.phase, step, run.stall_s(since), resumed))
             tell(outcomes[-1])

@@ -20,8 +20,10 @@ Act = Callable[[Disturbed, random.Random], None]
 
 class Fault(NamedTuple):
     act: Act
-    fatal: bool = False
-    """Whether it may end the driver; of all others the run has to recover with the driver it has."""
+    ends: bool = False
+    """Whether it ends the driver;"""
+    may_end: bool = False
+    """or may do so. Of all others the run has to recover with the driver it has."""
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -133,8 +135,8 @@ FAULTS = {
     "worker 10 x slower": Fault(ten_times_slower),
     "worker exception": Fault(in_worker("exception")),
     "worker's result not finite": Fault(in_worker("nan")),
-    "driver SIGKILL": Fault(to_driver(signal.SIGKILL), fatal=True),
-    "driver SIGTERM": Fault(to_driver(signal.SIGTERM), fatal=True),
+    "driver SIGKILL": Fault(to_driver(signal.SIGKILL), ends=True),
+    "driver SIGTERM": Fault(to_driver(signal.SIGTERM), ends=True),
     "S3 503": Fault(network("s3", "error", 2.0)),
     "S3 reset": Fault(network("s3", "reset", 2.0)),
     "S3 slow": Fault(network("s3", "slow", 2.0)),
@@ -142,9 +144,9 @@ FAULTS = {
     "MLflow 503": Fault(network("mlflow", "error", 2.0)),
     "MLflow reset": Fault(network("mlflow", "reset", 2.0)),
     "MLflow down": Fault(network("mlflow", "down", 2.0)),
-    "disk full": Fault(disk_full, fatal=True),
+    "disk full": Fault(disk_full, may_end=True),
     "raylet lost": Fault(raylet_lost),
-    "RPC requests fail": Fault(calls_fail("req"), fatal=True),
-    "RPC responses fail": Fault(calls_fail("resp"), fatal=True),
-    "RPC in flight fail": Fault(calls_fail("in_flight"), fatal=True),
+    "RPC requests fail": Fault(calls_fail("req"), ends=True),
+    "RPC responses fail": Fault(calls_fail("resp"), ends=True),
+    "RPC in flight fail": Fault(calls_fail("in_flight"), ends=True),
 }
