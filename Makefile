@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 CLI := $(VENV)/bin/python -m jobs
 
-.PHONY: help submit sweep status logs stop resume evaluate ui down doctor install test soak check bench format lock
+.PHONY: help submit sweep status logs stop resume evaluate block ui down doctor install test soak check bench format lock
 
 help:
 	@echo 'Meta-training on a Ray cluster, with its curves in MLflow and its checkpoints in S3.'
@@ -20,6 +20,7 @@ help:
 	@echo '  make logs RUN=...                          follow a run again (Ctrl-C leaves it running)'
 	@echo '  make stop RUN=...   make resume RUN=...    interrupt it; go on where it was'
 	@echo '  make evaluate RUN=...                      its test result, with the 95 % interval'
+	@echo '  make block RUN=... BLOCK=3                 one block of tasks in this process, to see why workers fail at it'
 	@echo '  make ui                                    addresses of Ray, MLflow and S3'
 	@echo '  make doctor                                what is wrong here, and how to set it right'
 	@echo '  make down                                  stop all that was started here; results stay'
@@ -48,6 +49,10 @@ logs: $(VENV)/.stamp
 
 status stop resume evaluate: $(VENV)/.stamp
 	@$(CLI) $@ $(RUN) $(ARGS)
+
+block: $(VENV)/.stamp
+	@$(call need,BLOCK,3)
+	@$(CLI) block $(RUN) --block $(BLOCK) $(ARGS)
 
 export ARGS  # `sweep` takes it as it is: the shell would stumble over the brackets of a range
 

@@ -83,7 +83,8 @@ def embedded(say: Callable[[str], None]) -> Iterator[dict[str, str]]:
 
 def measure(steps: int, into: str) -> dict[str, Any]:
     """Medians in ms of `steps` outer steps, in two turns each, without and with tracking and checkpoints."""
-    from cluster.pool import RayPool, TaskWorker  # Ray reads how to authenticate when it is imported
+    from cluster.pool import RayPool  # Ray reads how to authenticate when it is imported
+    from cluster.worker import TaskWorker
 
     folder = Path(into)
 

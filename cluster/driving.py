@@ -63,7 +63,7 @@ def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
     )
     state: State = "FAILED"
     try:
-        with pool_of(job) as pool, stopping() as should_stop:
+        with pool_of(job, run=run) as pool, stopping() as should_stop:
             if test:
                 folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
                 state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, _ppo(job))

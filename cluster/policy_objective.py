@@ -1,17 +1,22 @@
 """What an outer optimiser asks about policies, on the cluster: each question goes to where the trajectories are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from cluster.question import Question
 from meta_service.objective import MetaGradient, Surrogate
 from meta_service.params import Params, flatten, unflatten
 from meta_service.policy_learner import PolicyLearner
 from meta_service.pool import Blocks, add_in_order, mean_in_order
 
-Question = Literal["gradient", "curvature", "value"]
+PolicyQuestion = Literal["gradient", "curvature", "value"]
+
+
+GATHERING = "gradient"
+"""The kind of question with which a worker gathers trajectories, in any case."""
 
 
 class Answer(NamedTuple):
@@ -27,7 +32,7 @@ class Answer(NamedTuple):
 def answer(
     learner: PolicyLearner,
     like: Params,
-    question: Question,
+    question: PolicyQuestion,
     theta: np.ndarray,
     seeds: Sequence[int],
     other: np.ndarray | None,
@@ -48,20 +53,19 @@ def answer(
     return Answer(None, surrogate.loss, surrogate.kl)
 
 
-class Mapping(Protocol):
+class Asking(Protocol):
     """The part of a pool that is needed here."""
 
-    def map(self, call: Callable[[Any, Sequence[int]], Any], blocks: Blocks, homes: dict[int, Any]) -> list[Any]: ...
+    def ask(self, question: Question, blocks: Blocks, homes: dict[int, Any]) -> list[Any]: ...
 
 
 @dataclass(frozen=True)
 class RayPolicyObjective:
     """The objective of one meta-batch. A worker that dies is replaced, and its trajectories gathered again."""
 
-    pool: Mapping
+    pool: Asking
     blocks: Blocks
-    shared: Callable[[Params], Any]
-    """Parameters as what a call can take."""
+    step: int | None
     homes: dict[int, Any] = field(default_factory=dict)
     """The worker that holds each block's trajectories."""
 
@@ -83,8 +87,6 @@ class RayPolicyObjective:
             [Surrogate(part.loss, part.kl, len(seeds)) for part, seeds in zip(found, self.blocks, strict=True)]
         )
 
-    def _ask(self, question: Question, params: Params, other: Params | None) -> list[Answer]:
-        theta, asked = self.shared(params), None if other is None else self.shared(other)
-        return self.pool.map(
-            lambda worker, seeds: worker.answer.remote(question, theta, seeds, asked), self.blocks, self.homes
-        )
+    def _ask(self, question: PolicyQuestion, params: Params, other: Params | None) -> list[Answer]:
+        kind = GATHERING if other is None else question if question != "gradient" else "gradient elsewhere"
+        return self.pool.ask(Question("answer", kind, params, (question, other), self.step), self.blocks, self.homes)

@@ -1,217 +1,188 @@
-"""The blocks on a Ray cluster: stateless actors, and a loop that asks for lost blocks again."""
+"""The blocks on a Ray cluster: asked of whoever is free, again where an answer is lost or late, taken once."""
 
-import gc
+import hashlib
+import itertools
 import logging
-from collections import Counter, deque
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import ray
 import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
-from ray.util import get_current_placement_group
-from torch.func import grad
 
-from cluster.policy_objective import Answer, Question, RayPolicyObjective, answer
-from meta_service.adjoint import native
+from cluster.blocks import Round
+from cluster.crew import Crew, Member, cause
+from cluster.pace import Pace
+from cluster.policy_objective import GATHERING, RayPolicyObjective
+from cluster.question import Question, Ticket, again, place_of
+from cluster.worker import TaskWorker
+from meta_service import history
 from meta_service.episode import Split
 from meta_service.errors import UserError
 from meta_service.job import Evaluation, JobSpec
 from meta_service.objective import MetaGradient, Objective
-from meta_service.params import Params, flatten, unflatten
-from meta_service.policy_learner import PolicyLearner
-from meta_service.pool import Blocks, add_in_order, learner_of
+from meta_service.params import Params, flatten, sha256, unflatten
+from meta_service.pool import Blocks, add_in_order
 
 INLINE_BYTES = 100_000  # up to here Ray sends an argument along with the call, which is faster than its object store
 MAX_DEATHS = 3  # a block that kills this many workers is itself to blame
 PATIENCE_S = 20.0  # then a pool without a single worker says what it is waiting for
 
 
-class TaskWorker:
-    """An actor around a Learner: theta comes and meta-gradients go as one flat vector."""
+class _Call(NamedTuple):
+    """One that is out."""
 
-    def __init__(self, job: JobSpec, like: Params) -> None:
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        self.learner = learner_of(job, device)
-        self.like = {name: value.to(device) for name, value in like.items()}
-
-    def ready(self) -> str:
-        """Answers once the worker is up, its data are there, and what torch imports at its first gradient is loaded.
-
-        Why its passes are not the compiled ones, or "".
-        """
-        grad(torch.sum)(torch.zeros(1))
-        reason = native.missing()
-        gc.freeze()  # Ray has the garbage collected again and again; what is loaded by now never is any
-        return reason
-
-    def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
-        result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
-        return flatten(result.grads), result.loss
-
-    def answer(
-        self, question: Question, theta: np.ndarray, seeds: Sequence[int], other: np.ndarray | None = None
-    ) -> Answer:
-        """What an outer optimiser of policies asks; the trajectories stay here in between."""
-        assert isinstance(self.learner, PolicyLearner)
-        return answer(self.learner, self.like, question, theta, seeds, other)
-
-    def curves(
-        self, theta: np.ndarray, seeds: Sequence[int], split: Split, evaluation: Evaluation, inner_lr: float | None
-    ) -> np.ndarray:
-        return self.learner.curves(unflatten(theta, self.like), seeds, split, evaluation, inner_lr)
+    ticket: Ticket
+    kind: str
+    member: Member
+    since: float
 
 
 class RayPool:
-    """`resources.workers` actors. A worker that dies is replaced, and its block is asked for again."""
+    """`resources.workers` actors, and the calls that are out: one a worker, of this round or of an earlier one."""
 
     worker = TaskWorker
     """What the actors are."""
 
-    def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None]) -> None:
-        self.job, self.like, self.say = job, like, say
+    def __init__(self, job: JobSpec, like: Params, say: Callable[[str], None], run: str = "") -> None:
+        """run: the name by which the command line knows what is computed here; "" where it does not."""
+        self.job, self.say, self.run = job, say, run
         torch.set_num_threads(1)  # the driver's own sums are small; more threads would spin on the workers' cores
         if not ray.is_initialized():
             ray.init(logging_level=logging.WARNING)
-        resources = job.resources
-        # no retries by Ray itself: which block is asked for again is decided in one place, below
-        self._actor = ray.remote(self.worker).options(
-            num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, max_restarts=0, max_task_retries=0
-        )
-        self._arguments = (ray.put(job), ray.put(like))
-        self._idle: deque[Any] = deque()
-        self._starting: dict[Any, Any] = {}
-        self._failed_starts = 0
-        self._uncompiled: str | None = None  # why the first worker's passes are not compiled, or ""
-        self._workers: list[Any] = []  # all that were ever started, so that none is left
-        for _ in range(resources.workers):
-            self._start()
+        self.crew = Crew(job, like, self.worker, say)
+        self.pace = Pace(job.resources.patience_s)
+        self._digest = hashlib.sha256(repr(job).encode()).hexdigest()
+        self._rounds = itertools.count()
+        self._free: list[Member] = []
+        self._out: dict[Any, _Call] = {}
 
-    def objective(self, blocks: Blocks) -> Objective:
-        return RayPolicyObjective(self, blocks, _shared) if self.job.explores else _RayObjective(self, blocks)
+    def objective(self, blocks: Blocks, step: int | None = None) -> Objective:
+        return RayPolicyObjective(self, blocks, step) if self.job.explores else _RayObjective(self, blocks, step)
 
     def curves(
         self, params: Params, blocks: Blocks, split: Split, evaluation: Evaluation, inner_lr: float | None = None
     ) -> np.ndarray:
-        theta = _shared(params)
-        return np.concatenate(
-            self.map(lambda worker, seeds: worker.curves.remote(theta, seeds, split, evaluation, inner_lr), blocks)
-        )
-
-    def map(
-        self, call: Callable[[Any, Sequence[int]], Any], blocks: Blocks, homes: dict[int, Any] | None = None
-    ) -> list[Any]:
-        """`call(worker, block)` of every block, in block order, each by whichever worker is free.
-
-        homes: the worker that a block has to wait for while it lives, as it keeps something of it; is filled in here.
-        """
-        homes = {} if homes is None else homes
-        waiting = deque(range(len(blocks)))
-        running: dict[Any, tuple[int, Any]] = {}
-        results: dict[int, Any] = {}
-        deaths: Counter[int] = Counter()
-        while len(results) < len(blocks):
-            while match := self._match(waiting, homes):
-                block, worker = match
-                running[call(worker, blocks[block])] = (block, worker)
-            done, _ = ray.wait([*running, *self._starting], timeout=PATIENCE_S)
-            if not done and not running:
-                self._say_what_is_missing()
-            for ref in done:
-                if ref in self._starting:
-                    self._welcome(ref)
-                    continue
-                block, worker = running.pop(ref)
-                try:
-                    results[block] = ray.get(ref)
-                    self._idle.append(worker)
-                    homes[block] = worker
-                except (RayActorError, ObjectLostError) as error:
-                    ray.kill(worker)  # it may only seem dead, and still hold its CPU
-                    deaths[block] += 1
-                    if deaths[block] >= MAX_DEATHS:
-                        raise UserError(
-                            f"the block with the task seeds {list(blocks[block])} killed {MAX_DEATHS} workers, "
-                            f"the last one so: {_first_line(error)}; more memory per worker or fewer "
-                            "tasks_per_block may help"
-                        ) from error
-                    self.say(f"a worker died ({_first_line(error)}); it is replaced and its block computed again")
-                    for orphan in [other for other, home in homes.items() if home is worker]:
-                        del homes[orphan]
-                    waiting.appendleft(block)
-                    self._start()
-                except RayTaskError as error:
-                    raise _cause(error) from error
-        return [results[block] for block in range(len(blocks))]
-
-    def _match(self, waiting: deque[int], homes: dict[int, Any]) -> tuple[int, Any] | None:
-        """A free worker and the first block it may take, taken out of where they wait."""
-        for worker in self._idle:
-            for block in waiting:
-                if homes.get(block, worker) is worker:
-                    self._idle.remove(worker)
-                    waiting.remove(block)
-                    return block, worker
-        return None
+        more = (split, evaluation, inner_lr)
+        question = Question("curves", f"curves of {evaluation.name}", params, more, asker=(evaluation, split))
+        return np.concatenate(self.ask(question, blocks))
 
     def close(self) -> None:
         """Ends the workers."""
-        for worker in self._workers:
-            ray.kill(worker)
+        self.crew.close()
 
-    def _start(self) -> None:
-        worker: Any = self._actor.remote(*self._arguments)
-        self._workers.append(worker)
-        self._starting[worker.ready.remote()] = worker
+    def ask(self, question: Question, blocks: Blocks, homes: dict[int, Any] | None = None) -> list[Any]:
+        """The answers of all blocks, in block order.
 
-    def _welcome(self, ref: Any) -> None:
-        worker = self._starting.pop(ref)
+        homes: who keeps something of a block from an earlier question about the same theta; is brought up to date.
+        """
+        arguments = [_shared(part) for part in (question.params, *question.more)]
+        ticket = Ticket(self._digest, question.step, sha256(question.params), next(self._rounds), 0)
+        round_ = self._round(question, blocks, homes)
+        while not round_.complete:
+            now = time.monotonic()
+            while found := round_.next(self._free, now):
+                block, member = found
+                round_.called(block, member, now)
+                self._call(question, ticket._replace(block=block), member, arguments, blocks[block], now)
+            for ref in self._wait(round_, now):
+                if ref in self.crew.starting:
+                    self._free += filter(None, [self.crew.welcome(ref)])
+                else:
+                    self._receive(self._out.pop(ref), ref, round_, question, blocks)
+            self._replace_hung(round_)
+        self.pace.forgive()
+        return [round_.answers[block] for block in range(len(blocks))]
+
+    def _round(self, question: Question, blocks: Blocks, homes: dict[int, Any] | None) -> Round:
+        if homes is None:
+            return Round(len(blocks), question.kind, self.pace)
+        for block in [block for block, home in homes.items() if home not in self._free]:
+            del homes[block]  # it died, or is still at something of an earlier round, who knows for how long
+        return Round(len(blocks), question.kind, self.pace, homes, self.pace.typical(GATHERING) or 0.0)
+
+    def _call(
+        self, question: Question, ticket: Ticket, member: Member, arguments: list[Any], seeds: Sequence[int], now: float
+    ) -> None:
+        theta, *more = arguments
+        ref = member.actor.ask.remote(ticket, question.method, theta, seeds, *more)
+        self._free.remove(member)
+        self._out[ref] = _Call(ticket, question.kind, member, now)
+        _record("issued", self._out[ref])
+
+    def _wait(self, round_: Round, now: float) -> list[Any]:
+        """What has come, at the latest when there may be something else to do."""
+        until = [now + PATIENCE_S, *(call.since + self.pace.hung_after(call.kind) for call in self._out.values())]
+        if self._free:
+            until.append(now + round_.wake_s(now))
+        done, _ = ray.wait([*self._out, *self.crew.starting], timeout=max(0.0, min(until) - now))
+        if not done and not self._out:
+            self.crew.say_what_is_missing()
+        return list(done)
+
+    def _receive(self, call: _Call, ref: Any, round_: Round, question: Question, blocks: Blocks) -> None:
+        """Takes an answer, or drops it; a block that came to nothing is computed again, or ends the run."""
+        ticket, answer = None, None
         try:
-            uncompiled = ray.get(ref)
-        except RayTaskError as error:
-            raise _cause(error) from error
-        except RayActorError as error:
-            reason = str(error).strip().splitlines()[-1].removeprefix("meta_service.errors.UserError: ")
-            self._failed_starts += 1
-            if "UserError" in str(error) or self._failed_starts >= MAX_DEATHS:
-                raise UserError(f"a worker could not start: {reason}") from error
-            self.say(f"a worker could not start ({reason}); another one is tried")
-            self._start()
+            ticket, answer = ray.get(ref)
+        except (RayActorError, ObjectLostError) as error:
+            self._lost(call, error, round_, question, blocks)
             return
-        if self._uncompiled is None:
-            self._uncompiled = uncompiled
-            if uncompiled:
-                self.say(f"without compiled loops ({uncompiled}) torch computes alone, more slowly")
-        if bool(uncompiled) != bool(self._uncompiled):
-            raise UserError(
-                "workers that all compute by compiled loops, or none, were expected, since they round differently; "
-                f"on one node they are missing: {uncompiled or self._uncompiled}; mend it, or set META_NATIVE=0 for all"
-            )
-        self._idle.append(worker)
+        except RayTaskError as error:
+            if round_.needs(call.member):
+                raise self._failure(error, question, call.ticket.block, blocks) from error
+        self._free.append(call.member)
+        taken = ticket == call.ticket and round_.answered(call.member, answer)
+        if not taken:
+            round_.came_to_nothing(call.member)
+        self.pace.took(call.kind, call.member, time.monotonic() - call.since, taken)
+        _record("accepted" if taken else "dropped", call)
 
-    def _say_what_is_missing(self) -> None:
-        asked = {"CPU": self.job.resources.cpus_per_worker, "GPU": self.job.resources.gpus_per_worker}
-        if get_current_placement_group():
-            return  # there is room: it was set aside for this pool
-        free, whole = ray.available_resources(), ray.cluster_resources()
-        for kind, amount in asked.items():
-            if free.get(kind, 0) < amount:
-                self.say(
-                    f"waiting for a worker: it needs {amount:g} {kind}, {free.get(kind, 0):g} of the cluster's "
-                    f"{whole.get(kind, 0):g} are free; end other runs, or change resources.{kind.lower()}s_per_worker"
-                )
+    def _lost(self, call: _Call, error: Exception, round_: Round, question: Question, blocks: Blocks) -> None:
+        """A worker died. Its block is blamed, if it died at it and not of its node."""
+        reason = _reason(error)
+        block = round_.died(call.member, to_blame=not _innocent(error))
+        if block is not None and round_.deaths[block] >= MAX_DEATHS:
+            raise UserError(
+                f"{place_of(self.job, question, block, blocks[block])} killed {MAX_DEATHS} workers, the last one so: "
+                f"{reason}; more memory per worker or fewer tasks_per_block may help"
+                f"{again(self.job, self.run, question, block, blocks[block])}"
+            ) from error
+        self.say(f"a worker died ({reason}); it is replaced and its block computed again")
+        self.crew.replace(call.member)
+
+    def _replace_hung(self, round_: Round) -> None:
+        """Whoever has not answered for far too long is killed, whether or not others have done its block meanwhile."""
+        now = time.monotonic()
+        for ref, call in list(self._out.items()):
+            if now - call.since > self.pace.hung_after(call.kind):
+                del self._out[ref]
+                round_.died(call.member, to_blame=False)
+                self.pace.hung(call.kind)
+                waited = f"{now - call.since:.0f} s"
+                self.say(f"a worker has not answered for {waited}; it is replaced and its block computed again")
+                self.crew.replace(call.member)
+
+    def _failure(self, error: RayTaskError, question: Question, block: int, blocks: Blocks) -> Exception:
+        """A worker's exception, with where it happened; a user's mistake as it was raised."""
+        found = cause(error)
+        if not isinstance(found, UserError):
+            place = place_of(self.job, question, block, blocks[block])
+            found.add_note(f"This was in {place}{again(self.job, self.run, question, block, blocks[block])}")
+        return found
 
 
 @dataclass(frozen=True)
 class _RayObjective:
     pool: RayPool
     blocks: Blocks
+    step: int | None
 
     def gradient(self, params: Params) -> MetaGradient:
-        theta = _shared(params)
-        answers = self.pool.map(lambda worker, seeds: worker.meta_gradient.remote(theta, seeds), self.blocks)
+        answers = self.pool.ask(Question("meta_gradient", "gradient", params, step=self.step), self.blocks)
         return add_in_order(
             [
                 MetaGradient(unflatten(vector, params), loss, len(seeds))
@@ -220,17 +191,35 @@ class _RayObjective:
         )
 
 
-def _shared(params: Params) -> Any:
-    """theta as what a call can take: one copy on the cluster, however many blocks use it."""
-    vector = flatten(params)
+def _shared(argument: Any) -> Any:
+    """Parameters as what a call can take: one copy on the cluster, however many blocks use it. Others as they are."""
+    if not isinstance(argument, dict):
+        return argument
+    vector = flatten(argument)
     return ray.put(vector) if vector.nbytes > INLINE_BYTES else vector
 
 
-def _cause(error: RayTaskError) -> Exception:
-    """The worker's own exception; a user's mistake stays one."""
-    cause = error.cause
-    return cause if isinstance(cause, UserError) else error
+def _reason(error: Exception) -> str:
+    """What Ray says of a death, without the actor's particulars and its guesses: the first sentence of its own."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+    own = next((line for line in lines if line != RayActorError.BASE_ERROR_MSG and "unexpectedly" not in line), None)
+    return (own or type(error).__name__).strip().partition(". ")[0]
 
 
-def _first_line(error: object) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _innocent(error: Exception) -> bool:
+    """Whether it is not the block that is to blame, but the node: gone, or taken away."""
+    return not isinstance(error, RayActorError) or error.preempted or "node has died" in str(error)
+
+
+def _record(kind: Literal["issued", "accepted", "dropped"], call: _Call) -> None:
+    ticket = call.ticket
+    if history.wanted():
+        history.record(
+            kind,
+            step=ticket.step,
+            theta=ticket.theta,
+            round=ticket.round,
+            question=call.kind,
+            block=ticket.block,
+            worker=call.member.number,
+        )

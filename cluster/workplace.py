@@ -19,15 +19,15 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def pool_of(job: JobSpec, tell: Callable[[str], None] = say) -> Iterator[WorkerPool]:
-    """The job's workers, for a while; `tell` hears what becomes of them."""
+def pool_of(job: JobSpec, tell: Callable[[str], None] = say, run: str = "") -> Iterator[WorkerPool]:
+    """The job's workers, for a while; `tell` hears what becomes of them. run: whose they are, if it is a run."""
     if job.resources.workers == 0:
         yield LocalPool.of(job)
         return
     from cluster.pool import RayPool  # without workers there need not be a Ray
 
     like: Params = job.init().params
-    pool = RayPool(job, like, tell)
+    pool = RayPool(job, like, tell, run)
     try:
         yield pool
     finally:

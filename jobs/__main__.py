@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
 
 import jobs
-from cluster import commands
+from cluster import commands, one_block
 from cluster.driving import drive as drive_run
 from cluster.sweep import commands as sweep_commands
 from meta_service.dotted import override
@@ -48,6 +48,7 @@ def program() -> None:
     make sweep JOB=omniglot                                        find the best setting of a job
     make status                                                    what runs, and how it goes
     make evaluate RUN=omniglot-1123-101500-ab12                    test a run again
+    make block RUN=omniglot-1123-101500-ab12 BLOCK=3               compute one block of tasks here, to see why it fails
     make down                                                      stop everything
 
     What RAY_ADDRESS, MLFLOW_TRACKING_URI, ARTIFACT_ROOT and the AWS_* variables name is used; the rest is started on
@@ -136,6 +137,27 @@ def evaluate(run: str | None, overrides: tuple[str, ...]) -> None:
     if run and "=" in run:
         overrides, run = (run, *overrides), None
     sys.exit(commands.evaluate(OUT, run, overrides))
+
+
+@program.command()
+@run_argument
+@click.option("--block", type=int, required=True, help="Which one, counted from 0.")
+@click.option("--evaluation", help="A block of this evaluation, instead of training.")
+@click.option(
+    "--split", type=click.Choice(["validation", "test"]), default="test", help="Its tasks.", show_default=True
+)
+def block(run: str | None, block: int, evaluation: str | None, split: Literal["validation", "test"]) -> None:
+    """Compute one block of tasks in this process, without Ray, and show what it comes to.
+
+    \b
+    block omniglot-1123-101500-ab12 --block 3             of the next outer step, with the latest checkpoint
+    block omniglot-1123-101500-ab12 --block 3 --evaluation validation --split validation
+
+    Where a block fails or kills its workers, the run ends by naming this command: the same happens here, with a
+    traceback, a debugger and all memory at hand. RUN is a run's name as `status` lists them; the newest one where it is
+    left out.
+    """
+    one_block.compute(OUT, run, block, evaluation, split)
 
 
 @program.command()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from meta_service import history
 from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import JobSpec
@@ -45,13 +46,18 @@ def meta_train(
 
     The result is a function of job and state alone. Raises Diverged at the first meta-gradient that is not finite.
     """
+    if history.wanted():
+        history.record("resumed", step=state.iteration, state=state.sha256())
     while state.iteration < job.iterations and not should_stop():
         if state.iteration % job.validate_every == 0:
             observer.validated(state, evaluate(job, pool, state.params, job.validation, "validation"))
         blocks = job.blocks("train", state.iteration, job.meta_batch_size)
-        following, mean = job.outer.step(state, pool.objective(blocks))
+        following, mean = job.outer.step(state, pool.objective(blocks, step=state.iteration + 1))
         if not all(map(is_finite, (mean.grads, following.params, following.optimizer))):
             raise Diverged(_divergence(job, state, blocks))
+        if history.wanted():
+            digests = {"state": following.sha256(), "before": state.sha256()}
+            history.record("updated", step=following.iteration, blocks=len(blocks), **digests)
         state = following
         observer.stepped(state, mean)
     if state.iteration >= job.iterations:

@@ -2,16 +2,21 @@
 
 `META_HISTORY=FILE` switches it on. A line is one event, of this process, in the order it happened here:
 
-    resumed    step, state                        a driver begins from this state
-    issued     step, theta, block, worker         a block was asked of a worker
-    accepted   step, theta, block                 its first result was taken
-    dropped    step, theta, block                 a later result of the same block, or of another step, was not
-    updated    step, state, before, blocks        an outer step led from the state `before` to `state`
-    committed  step, state, where                 a store holds a checkpoint of it, its pointer included
-    delivered  first, last                        MLflow has all metrics between these two places of the spool
-    owned      by                                 a driver became the one owner of the run
+    resumed    step, state                                       a driver begins from this state
+    issued     step, theta, round, question, block, worker       a block was asked of a worker
+    accepted   step, theta, round, question, block, worker       its first result was taken
+    dropped    step, theta, round, question, block, worker       a later result of the same block, or of another round,
+                                                                 was not
+    updated    step, state, before, blocks                       an outer step led from the state `before` to `state`
+    committed  step, state, where                                a store holds a checkpoint of it, its pointer included
+    delivered  first, last                                       MLflow has all metrics between these two places of the
+                                                                 spool
+    owned      by                                                a driver became the one owner of the run
 
-`step` counts outer steps; `state` and `theta` are SHA-256 digests.
+`step` is the number of outer steps that led to a state, or that will have led to the one that is being made: what is
+accepted for step 1 makes the state of step 1. It is null where an evaluation asks. A driver counts its rounds: all
+blocks are asked the same `question` once a round, and have one accepted answer in it. A step of supervised learning is
+one round ("gradient"), one of policies many ("gradient" first). `state` and `theta` are SHA-256 digests.
 """
 
 import json

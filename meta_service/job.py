@@ -54,10 +54,14 @@ class Resources:
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0
     """GPUs of each worker; fractions share one."""
+    patience_s: float = 60
+    """A worker that has not answered for so many seconds, and for 20 times as long as others take, is replaced."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.cpus_per_worker < 0 or self.gpus_per_worker < 0:
             raise UserError(f"resources: numbers >= 0 are expected, {self} came; correct the override")
+        if self.patience_s <= 0:
+            raise UserError(f"resources.patience_s: seconds > 0 are expected, {self.patience_s:g} came; leave it out")
 
 
 @dataclass(frozen=True)

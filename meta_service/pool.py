@@ -23,8 +23,8 @@ Blocks = Sequence[Sequence[int]]
 class WorkerPool(Protocol):
     """Computes blocks, and adds up their results in block order."""
 
-    def objective(self, blocks: Blocks) -> Objective:
-        """The meta-loss of these blocks' tasks."""
+    def objective(self, blocks: Blocks, step: int | None = None) -> Objective:
+        """The meta-loss of these blocks' tasks; step: the outer step it is for, counted from 1."""
 
     def curves(
         self, params: Params, blocks: Blocks, split: Split, evaluation: Evaluation, inner_lr: float | None = None
@@ -60,7 +60,7 @@ class LocalPool:
     def of(job: JobSpec) -> "LocalPool":
         return LocalPool(learner_of(job))
 
-    def objective(self, blocks: Blocks) -> Objective:
+    def objective(self, blocks: Blocks, step: int | None = None) -> Objective:
         if isinstance(self.learner, PolicyLearner):
             return _LocalPolicyObjective(self.learner, blocks)
         return _LocalObjective(self.learner, blocks)

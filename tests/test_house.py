@@ -55,6 +55,7 @@ def test_jobs_do_not_see_the_cluster_but_through_the_command_line() -> None:
             "ray",
             {
                 "benchmarks.rl_sampler",
+                "cluster.crew",
                 "cluster.pool",
                 "cluster.rllib",
                 "cluster.submit",

@@ -1,12 +1,19 @@
-"""A task distribution that does to its worker what it is told."""
+"""A task distribution that does to its worker what it is told, and a worker that is in no need of that."""
 
 import os
 import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from cluster.question import Ticket
+from cluster.worker import TaskWorker
 from meta_service.episode import Batch, Predict, Signature, Split
 from meta_service.errors import UserError
 from meta_service.tasks.sinusoid import Sinusoid
@@ -17,7 +24,8 @@ class Hostile:
     """Sinusoids; drawing a training task also kills the worker, or raises."""
 
     deed: str = "none"
-    """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `mistake`: UserError; `bug`: ValueError.
+    """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `hang once`: the same with SIGSTOP;
+    `slow`: one worker takes 0.5 s a task, the others a tenth of that; `mistake`: UserError; `bug`: ValueError;
     `uncompiled`: a worker that finds another's file in the folder does without compiled loops; `nan`: the tasks have
     no numbers."""
     folder: str = ""
@@ -56,8 +64,31 @@ class Hostile:
             raise UserError("the images are gone")
         if self.deed == "bug":
             raise ValueError("a programmer's mistake")
-        done = Path(self.folder, "done")
-        if self.deed == "kill" or (self.deed == "kill once" and not done.exists()):
-            if self.folder:
-                done.touch()
+        if self.deed == "slow":
+            time.sleep(0.5 if self._first() else 0.05)
+        if self.deed == "hang once" and self._first() and not Path(self.folder, "hung").exists():
+            Path(self.folder, "hung").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.deed == "kill" or (self.deed == "kill once" and self._first()):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _first(self) -> bool:
+        """Whether no other worker came here before this one."""
+        mine = str(os.getpid())
+        with suppress(FileExistsError), Path(self.folder, "done").open("x") as file:
+            file.write(mine)
+        return Path(self.folder, "done").read_text() == mine
+
+
+class Confused(TaskWorker):
+    """Its first answer is about another theta."""
+
+    confused = True
+
+    def ask(
+        self, ticket: Ticket, method: str, theta: np.ndarray, seeds: Sequence[int], *more: Any
+    ) -> tuple[Ticket, Any]:
+        if self.confused:
+            self.confused = False
+            return super().ask(ticket._replace(theta="another"), method, theta + 1, seeds, *more)
+        return super().ask(ticket, method, theta, seeds, *more)

@@ -2,78 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 from ray.exceptions import RayTaskError
 
-import jobs
 from cluster.pool import RayPool
 from meta_service.adjoint import native
-from meta_service.driver import meta_train
 from meta_service.errors import UserError
-from meta_service.evaluation import AdaptationCurve, evaluate
+from meta_service.evaluation import evaluate
 from meta_service.job import Evaluation, JobSpec, Resources
-from meta_service.models.conv4 import Conv4
-from meta_service.objective import MetaGradient, PolicyObjective
-from meta_service.outer.trpo import TRPO
+from meta_service.objective import PolicyObjective
 from meta_service.params import sha256
-from meta_service.pool import LocalPool, WorkerPool
-from meta_service.state import MetaState
-from meta_service.tasks.locomotion import Locomotion
+from meta_service.pool import LocalPool
 from tests.cluster.hostile import Hostile
-from tests.meta_service.tiny import TinyImages
+from tests.cluster.small import CONVOLUTIONS, POLICIES, SINUSOID, digest, pool_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-SINUSOID = replace(
-    jobs.find("sinusoid"),
-    iterations=20,
-    meta_batch_size=11,
-    tasks_per_block=2,
-    validate_every=10,
-    validation=Evaluation("validation", num_tasks=7, steps=2),
-)
-
-
-class Nobody:
-    def stepped(self, state: MetaState, mean: MetaGradient) -> None: ...
-
-    def validated(self, state: MetaState, curve: AdaptationCurve) -> None: ...
-
-
-def pool_of(job: JobSpec, workers: int, said: list[str] | None = None) -> Any:
-    job = replace(job, resources=Resources(workers=workers, cpus_per_worker=0.5))
-    return RayPool(job, job.init().params, (said if said is not None else []).append)
-
-
-def digest(job: JobSpec, pool: WorkerPool) -> str:
-    return meta_train(job, pool, job.init(), Nobody()).sha256()
-
-
-CONVOLUTIONS = replace(
-    jobs.find("omniglot"),
-    tasks=TinyImages(double=False),
-    model=Conv4(filters=8),
-    iterations=20,
-    meta_batch_size=5,
-    tasks_per_block=2,
-    validate_every=20,
-    validation=Evaluation("validation", num_tasks=4, steps=1),
-)
-
-
-POLICIES = replace(
-    jobs.find("cheetah_direction"),
-    tasks=Locomotion(shots=3, horizon=10),
-    outer=TRPO(max_kl=0.02, cg_iterations=4),
-    iterations=2,
-    meta_batch_size=7,
-    tasks_per_block=2,
-    validate_every=2,
-    validation=Evaluation("validation", num_tasks=4, steps=2),
-)
 
 
 @pytest.mark.parametrize("job", [SINUSOID, CONVOLUTIONS, POLICIES], ids=["mlp", "conv", "policies"])
@@ -112,7 +57,7 @@ def test_trajectories_of_a_worker_that_died_are_gathered_again_to_the_same_bits(
     objective = pool.objective(blocks)
     gradient = objective.gradient(theta).mean().grads
     assert sha256(gradient) == sha256(here.gradient(theta).mean().grads)
-    ray.kill(objective.homes[0])
+    ray.kill(objective.homes[0].actor)
     assert sha256(objective.curvature(theta, gradient)) == sha256(here.curvature(theta, gradient))
     assert objective.value(theta, gradient) == here.value(theta, gradient)
     assert any("a worker died" in text for text in said)
@@ -132,13 +77,15 @@ def test_each_question_about_a_block_goes_to_the_worker_that_holds_its_trajector
     pool.close()
 
 
-def test_a_block_that_kills_three_workers_ends_the_run_with_its_seeds() -> None:
-    job = replace(SINUSOID, tasks=Hostile("kill"), meta_batch_size=2)
-    pool = pool_of(job, 1)
+def test_a_block_that_kills_three_workers_ends_the_run_with_its_seeds_and_the_command_that_repeats_it() -> None:
+    job = replace(SINUSOID, tasks=Hostile("kill"), meta_batch_size=2, resources=Resources(1, cpus_per_worker=0.5))
+    pool = RayPool(job, job.init().params, print, run="sinusoid-1")
     seeds = job.blocks("train", 0, 2)[0]
     with pytest.raises(UserError, match="killed 3 workers") as refusal:
-        pool.objective([seeds]).gradient(job.init().params)
-    assert str(seeds[0]) in str(refusal.value)
+        pool.objective([seeds], step=1).gradient(job.init().params)
+    assert f"job sinusoid (seed 0), outer step 1, block 0 with the task seeds {seeds}" in str(refusal.value)
+    assert "`python -m jobs block sinusoid-1 --block 0`" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
     pool.close()
 
 
@@ -155,18 +102,21 @@ def test_workers_that_would_round_differently_are_refused(tmp_path: Path) -> Non
     job = replace(SINUSOID, tasks=Hostile("uncompiled", str(tmp_path)))
     pool = pool_of(job, 1)
     pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
-    pool._start()  # as for one that has died
+    pool.crew.start()  # as for one that has died
     objective = pool.objective(job.blocks("train", 0, 10_000))
     with pytest.raises(UserError, match=r"META_NATIVE=0 was set; .* set META_NATIVE=0 for all"):
         objective.gradient(job.init().params)
     pool.close()
 
 
-def test_a_bug_in_a_worker_arrives_with_its_traceback() -> None:
-    job = replace(SINUSOID, tasks=Hostile("bug"))
-    pool = pool_of(job, 1)
-    with pytest.raises(RayTaskError, match="a programmer's mistake"):
-        pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
+def test_a_bug_in_a_worker_arrives_with_its_traceback_and_its_place_in_the_job() -> None:
+    job = replace(SINUSOID, tasks=Hostile("bug"), resources=Resources(1, cpus_per_worker=0.5))
+    pool = RayPool(job, job.init().params, print, run="sinusoid-1")
+    with pytest.raises(RayTaskError, match="a programmer's mistake") as error:
+        pool.objective(job.blocks("train", 0, 2), step=1).gradient(job.init().params)
+    (note,) = error.value.__notes__
+    assert "outer step 1, block 0" in note
+    assert "`python -m jobs block sinusoid-1 --block 0`" in note
     pool.close()
 
 

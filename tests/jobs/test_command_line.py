@@ -124,7 +124,7 @@ def test_a_dead_mlflow_is_named_before_a_run_is_made(user: Path, monkeypatch: py
 
 
 def test_help_teaches_with_examples() -> None:
-    for command in ("submit", "sweep", "status", "logs", "stop", "resume", "evaluate", "ui", "down", "doctor"):
+    for command in ("submit", "sweep", "status", "logs", "stop", "resume", "evaluate", "block", "ui", "down", "doctor"):
         assert command in run("--help").output
     assert "tasks.shots=5" in run("submit", "--help").output
     assert "space.algorithm.inner_lr=loguniform(1e-3,1)" in run("sweep", "--help").output
