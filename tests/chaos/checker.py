@@ -12,7 +12,7 @@ def violations(events: Iterable[Event]) -> list[str]:
     """What the history of one run does not keep, a line each; nothing where all is well.
 
     - Of every block one answer is taken in a round of questions, and it had been asked for. A step is made of rounds
-      that have all of its blocks, all for one theta: the same whenever this step is made again.
+      that have all of its blocks, each for the theta of the state before it.
     - The steps of a driver are one chain from the state it resumed from.
     - A driver resumes from a state that was reached before, and never from before the last checkpoint.
     - A step leads to one digest, however often it is made, and its checkpoint holds that digest. A step whose
@@ -30,9 +30,9 @@ class _Past:
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
-        self.at: tuple[int, str] | None = None  # step and state of the driver at work
+        self.at: tuple[int, str] | None = None  # step and state of the driver at work,
+        self.theta = ""  # and its theta
         self.digests: dict[int, str] = {}  # of the state after each step
-        self.thetas: dict[int, str] = {}  # that each step was made with
         self.committed = 0  # the last step with a checkpoint
         self.asked: set[tuple[Any, ...]] = set()  # (round, block, theta) of this driver
         self.rounds: dict[int, list[int]] = defaultdict(list)  # blocks accepted for the step that is being made
@@ -60,7 +60,7 @@ class _Past:
         if step and step not in self.digests:
             self.say(step, "is resumed from, but was never reached")
         self.reached(event)
-        self.at = (step, event["state"])
+        self.at, self.theta = (step, event["state"]), event["theta"]
         self.asked, self.evaluated = set(), set()
         self.rounds.clear()
 
@@ -81,8 +81,8 @@ class _Past:
         if block in self.rounds[number]:
             self.say(step, f"takes block {block} twice in round {number}")
         self.rounds[number].append(block)
-        if self.thetas.setdefault(step, theta) != theta:
-            self.say(step, f"takes block {block} for theta {theta[:8]}; its theta is {self.thetas[step][:8]}")
+        if theta != self.theta:
+            self.say(step, f"takes block {block} for theta {theta[:8]}, the state before has {self.theta[:8]}")
 
     def updated(self, event: Event) -> None:
         step, before = event["step"], event["before"]
@@ -98,7 +98,7 @@ class _Past:
             if sorted(set(blocks)) != list(range(event["blocks"])):
                 self.say(step, f"has blocks {sorted(blocks)} in round {number}, of {event['blocks']}")
         self.reached(event)
-        self.at = (step, event["state"])
+        self.at, self.theta = (step, event["state"]), event["theta"]
         self.rounds.clear()
 
     def stored(self, event: Event) -> None:

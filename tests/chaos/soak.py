@@ -107,7 +107,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--outage", type=float, default=120, help="at last MLflow is away for so many seconds (120)")
     parser.add_argument("--state", help="use the S3 and MLflow that run with this META_STATE (others, for the while)")
     asked = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that was started
     runs = schedule(asked.faults, asked.seed, asked.only or sorted(FAULTS))
     last = len(runs) if asked.runs is None else min(len(runs), asked.first_run + asked.runs)
     total = sum(len(names) for _, names, _ in runs[asked.first_run : last])
@@ -127,6 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         )
 
     with stage(asked.state) as scene:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that was started
         for number in range(asked.first_run, last):
             kind, names, rng = runs[number]
             try:

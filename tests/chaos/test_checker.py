@@ -22,12 +22,12 @@ def step(number: int, blocks: int = 2, questions: int = 1, pid: int = 1) -> Hist
         common = {"step": number, "theta": f"theta{number - 1}", "round": 10 * number + question, "pid": pid}
         made += [{"kind": "issued", "block": block, "worker": block, **common} for block in range(blocks)]
         made += [{"kind": "accepted", "block": block, **common} for block in reversed(range(blocks))]
-    digests = {"state": state(number), "before": state(number - 1)}
+    digests = {"state": state(number), "theta": f"theta{number}", "before": state(number - 1)}
     return [*made, {"kind": "updated", "step": number, "blocks": blocks, "pid": pid, **digests}]
 
 
 def resumed(number: int, pid: int = 1) -> History:
-    return [{"kind": "resumed", "step": number, "state": state(number), "pid": pid}]
+    return [{"kind": "resumed", "step": number, "state": state(number), "theta": f"theta{number}", "pid": pid}]
 
 
 def committed(number: int, pid: int = 1) -> History:
@@ -78,7 +78,7 @@ def change(**condition: Any) -> Callable[[History, dict[str, Any]], None]:
     [
         ("accepted", {"block": 1}, "step 4 takes block 1 twice in round 40"),
         ("accepted", {"theta": "theta2"}, "step 4 takes an answer of block 0, round 40, that nobody was asked for"),
-        ("accepted", {"theta": "theta2"}, "step 4 takes block 0 for theta theta2; its theta is theta3"),
+        ("accepted", {"theta": "theta2"}, "step 4 takes block 0 for theta theta2, the state before has theta3"),
         ("accepted", {"step": 3}, "step 3 gets an answer of block 0 while step 4 is made"),
         ("accepted", {"block": 5}, r"step 4 has blocks \[1, 5\] in round 40, of 2"),
         ("updated", {"before": "state2"}, "step 4 is made from state state2, after step 3 with state state3"),
