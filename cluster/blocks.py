@@ -34,6 +34,7 @@ class Round:
         self.answers: dict[int, Any] = {}
         self.calls: dict[Worker, Call] = {}
         self.deaths: Counter[int] = Counter()
+        self._doubted: set[int] = set()
 
     @property
     def complete(self) -> bool:
@@ -53,6 +54,14 @@ class Round:
         block = self.calls.pop(worker).block
         self.answers[block] = answer
         self.homes[block] = worker
+        return True
+
+    def doubted(self, worker: Worker) -> bool:
+        """Whether an answer that looks wrong is not to be taken: no other of its block was, so it is computed again."""
+        block = self.calls[worker].block if worker in self.calls else None
+        if block is None or block in self._doubted:
+            return False
+        self._doubted.add(block)
         return True
 
     def needs(self, worker: Worker) -> bool:

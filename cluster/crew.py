@@ -60,9 +60,7 @@ class Crew:
         member = self.starting.pop(ref)
         try:
             uncompiled = ray.get(ref)
-        except RayTaskError as error:
-            raise cause(error) from error
-        except RayActorError as error:
+        except (RayActorError, RayTaskError) as error:
             reason = str(error).strip().splitlines()[-1].removeprefix("meta_service.errors.UserError: ")
             self._failed_starts += 1
             if "UserError" in str(error) or self._failed_starts >= MAX_FAILED_STARTS:
@@ -99,8 +97,3 @@ class Crew:
         """Ends them all."""
         for member in self.members:
             ray.kill(member.actor)
-
-
-def cause(error: RayTaskError) -> Exception:
-    """The worker's own exception; a user's mistake stays one."""
-    return error.cause if isinstance(error.cause, UserError) else error

@@ -14,7 +14,7 @@ import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from cluster.blocks import Round
-from cluster.crew import Crew, Member, cause
+from cluster.crew import Crew, Member
 from cluster.pace import Pace
 from cluster.policy_objective import GATHERING, RayPolicyObjective
 from cluster.question import Question, Ticket, again, place_of
@@ -132,26 +132,42 @@ class RayPool:
             self._lost(call, error, round_, question, blocks)
             return
         except RayTaskError as error:
+            if not isinstance(error.cause, UserError):
+                self._lost(call, error, round_, question, blocks)  # out of memory, perhaps: another has more luck
+                return
             if round_.needs(call.member):
-                raise self._failure(error, question, call.ticket.block, blocks) from error
+                raise error.cause from error
         self._free.append(call.member)
-        taken = ticket == call.ticket and round_.answered(call.member, answer)
+        sound = ticket == call.ticket and not self._doubts(call, answer, round_)
+        taken = sound and round_.answered(call.member, answer)
         if not taken:
             round_.came_to_nothing(call.member)
         self.pace.took(call.kind, call.member, time.monotonic() - call.since, taken)
         _record("accepted" if taken else "dropped", call)
 
+    def _doubts(self, call: _Call, answer: Any, round_: Round) -> bool:
+        """Whether the answer is not finite for the first time: what is computed twice and is so both times, is so."""
+        if _is_finite(answer) or not round_.doubted(call.member):
+            return False
+        self.say("a worker's answer is not finite; its block is computed again")
+        return True
+
     def _lost(self, call: _Call, error: Exception, round_: Round, question: Question, blocks: Blocks) -> None:
-        """A worker died. Its block is blamed, if it died at it and not of its node."""
+        """A worker died, or failed. Its block is blamed, if it died at it and not of its node."""
         reason = _reason(error)
         block = round_.died(call.member, to_blame=not _innocent(error))
         if block is not None and round_.deaths[block] >= MAX_DEATHS:
+            if isinstance(error, RayTaskError):
+                place = place_of(self.job, question, block, blocks[block])
+                error.add_note(f"This was in {place}{again(self.job, self.run, question, block, blocks[block])}")
+                raise error
             raise UserError(
                 f"{place_of(self.job, question, block, blocks[block])} killed {MAX_DEATHS} workers, the last one so: "
                 f"{reason}; more memory per worker or fewer tasks_per_block may help"
                 f"{again(self.job, self.run, question, block, blocks[block])}"
             ) from error
-        self.say(f"a worker died ({reason}); it is replaced and its block computed again")
+        what = "failed" if isinstance(error, RayTaskError) else "died"
+        self.say(f"a worker {what} ({reason}); it is replaced and its block computed again")
         self.crew.replace(call.member)
 
     def _replace_hung(self, round_: Round) -> None:
@@ -165,14 +181,6 @@ class RayPool:
                 waited = f"{now - call.since:.0f} s"
                 self.say(f"a worker has not answered for {waited}; it is replaced and its block computed again")
                 self.crew.replace(call.member)
-
-    def _failure(self, error: RayTaskError, question: Question, block: int, blocks: Blocks) -> Exception:
-        """A worker's exception, with where it happened; a user's mistake as it was raised."""
-        found = cause(error)
-        if not isinstance(found, UserError):
-            place = place_of(self.job, question, block, blocks[block])
-            found.add_note(f"This was in {place}{again(self.job, self.run, question, block, blocks[block])}")
-        return found
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,12 @@ def _shared(argument: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What Ray says of a death, without the actor's particulars and its guesses: the first sentence of its own."""
+    """What Ray says of a death, without the actor's particulars and its guesses: the first sentence of its own.
+
+    Of an exception its last line.
+    """
+    if isinstance(error, RayTaskError):
+        return str(error).strip().splitlines()[-1]
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     own = next((line for line in lines if line != RayActorError.BASE_ERROR_MSG and "unexpectedly" not in line), None)
     return (own or type(error).__name__).strip().partition(". ")[0]
@@ -208,7 +221,16 @@ def _reason(error: Exception) -> str:
 
 def _innocent(error: Exception) -> bool:
     """Whether it is not the block that is to blame, but the node: gone, or taken away."""
+    if isinstance(error, RayTaskError):
+        return False
     return not isinstance(error, RayActorError) or error.preempted or "node has died" in str(error)
+
+
+def _is_finite(answer: Any) -> bool:
+    """Of what a step is made of; a curve may have other values."""
+    if not isinstance(answer, tuple):
+        return True
+    return all(bool(np.isfinite(part).all()) for part in answer if isinstance(part, float | np.ndarray))
 
 
 def _record(kind: Literal["issued", "accepted", "dropped"], call: _Call) -> None:

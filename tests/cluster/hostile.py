@@ -25,9 +25,9 @@ class Hostile:
 
     deed: str = "none"
     """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `hang once`: the same with SIGSTOP;
-    `slow`: one worker takes 0.5 s a task, the others a tenth of that; `mistake`: UserError; `bug`: ValueError;
-    `uncompiled`: a worker that finds another's file in the folder does without compiled loops; `nan`: the tasks have
-    no numbers."""
+    `slow`: one worker takes 0.5 s a task, the others a tenth of that; `mistake`: UserError; `bug`: ValueError; `bug
+    once`: until the folder holds a file; `uncompiled`: a worker that finds another's file in the folder does without
+    compiled loops; `nan`: the tasks have no numbers; `nan once`: the first one has none."""
     folder: str = ""
     shots: int = 10
     query_shots: int = 10
@@ -50,7 +50,7 @@ class Hostile:
         if split == "train":
             self._act()
         support, query = Sinusoid().sample(seed, split)
-        if split == "train" and self.deed == "nan":
+        if split == "train" and (self.deed == "nan" or (self.deed == "nan once" and self._claim())):
             query = Batch(query.inputs, query.targets * float("nan"))
         return support, query
 
@@ -62,7 +62,7 @@ class Hostile:
     def _act(self) -> None:
         if self.deed == "mistake":
             raise UserError("the images are gone")
-        if self.deed == "bug":
+        if self.deed == "bug" or (self.deed == "bug once" and self._claim()):
             raise ValueError("a programmer's mistake")
         if self.deed == "slow":
             time.sleep(0.5 if self._first() else 0.05)
@@ -71,6 +71,12 @@ class Hostile:
             os.kill(os.getpid(), signal.SIGSTOP)
         if self.deed == "kill" or (self.deed == "kill once" and self._first()):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _claim(self) -> bool:
+        """Whether nobody came here before."""
+        with suppress(FileExistsError), Path(self.folder, "done").open("x"):
+            return True
+        return False
 
     def _first(self) -> bool:
         """Whether no other worker came here before this one."""
