@@ -172,6 +172,7 @@ class RayPool:
 
     def _replace_hung(self, round_: Round) -> None:
         """Whoever has not answered for far too long is killed, whether or not others have done its block meanwhile."""
+        self.crew.replace_hung()
         now = time.monotonic()
         for ref, call in list(self._out.items()):
             if now - call.since > self.pace.hung_after(call.kind):

@@ -80,8 +80,11 @@ class Runs:
         return names[0]
 
     def status(self, run: str) -> RunStatus:
-        """What the run last said of itself."""
-        return RunStatus.from_bytes(self.store(run).read(NAME))
+        """What the run last said of itself; LOST where nobody can read it."""
+        try:
+            return RunStatus.from_bytes(self.store(run).read(NAME))
+        except ValueError:
+            return status_of(self.job(run), "LOST", 0, None, None)
 
     def queue(self, run: str) -> None:
         """Says that the run will go on."""

@@ -196,7 +196,7 @@ def _read_history(*stores: ArtifactStore | None) -> tuple[list[tuple[int, Adapta
 
 def _read_all(stores: Sequence[ArtifactStore | None]) -> Iterator[dict[str, Any]]:
     for store in filter(None, stores):
-        with suppress(MissingArtifact):
+        with suppress(MissingArtifact, ValueError):  # torn: what it says is only drawn
             yield json.loads(store.read("history.json"))
 
 

@@ -1,5 +1,7 @@
 """Bytes under a name, as objects of an S3 bucket."""
 
+import base64
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -43,7 +45,7 @@ class S3Store:
 
     def write(self, name: str, data: bytes) -> None:
         key = self._key(name)
-        self._ask(name, lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=data))
+        self._ask(name, lambda: self._put(key, data))
 
     def read(self, name: str) -> bytes:
         key = self._key(name)
@@ -62,9 +64,7 @@ class S3Store:
         key = self._key(name)
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         try:
-            answer = self._ask(
-                name, lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
-            )
+            answer = self._ask(name, lambda: self._put(key, data, **condition))
         except (Conflict, MissingArtifact) as conflict:  # missing: what was to be replaced was deleted
             with suppress(MissingArtifact):
                 kept, now = self.read_versioned(name)
@@ -111,6 +111,11 @@ class S3Store:
 
     def tidy(self) -> None:
         """An object is there as a whole or not at all: nothing is left half written."""
+
+    def _put(self, key: str, data: bytes, **condition: Any) -> Any:
+        # some servers make an empty object of what a dying client only announced, unless they see that it was not meant
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        return self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentMD5=md5, **condition)
 
     def _key(self, name: str) -> str:
         return self._prefix + checked(name)

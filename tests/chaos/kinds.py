@@ -16,7 +16,7 @@ from meta_service.tasks.image_folder import ImageFolder
 from meta_service.tasks.navigation import Navigation
 from meta_service.tasks.omniglot import Omniglot
 
-RESOURCES = Resources(workers=2, cpus_per_worker=0.01, patience_s=3.0)  # eight of them on two cores
+RESOURCES = Resources(workers=2, cpus_per_worker=0.01, patience_s=5.0)  # eight of them on two cores
 
 
 def job_of(kind: str, iterations: int, folder: Path) -> JobSpec:

@@ -24,10 +24,11 @@ class Hostile:
     """Sinusoids; drawing a training task also kills the worker, or raises."""
 
     deed: str = "none"
-    """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `hang once`: the same with SIGSTOP;
-    `slow`: one worker takes 0.5 s a task, the others a tenth of that; `mistake`: UserError; `bug`: ValueError; `bug
-    once`: until the folder holds a file; `uncompiled`: a worker that finds another's file in the folder does without
-    compiled loops; `nan`: the tasks have no numbers; `nan once`: the first one has none."""
+    """`kill`: SIGKILL, always; `kill once`: until the folder holds a file; `hang once`: the same with SIGSTOP; `hang
+    at start`: the same before any task; `slow`: one worker takes 0.5 s a task, the others a tenth of that; `mistake`:
+    UserError; `bug`: ValueError; `bug once`: until the folder holds a file; `uncompiled`: a worker that finds another's
+    file in the folder does without compiled loops; `nan`: the tasks have no numbers; `nan once`: the first one has
+    none."""
     folder: str = ""
     shots: int = 10
     query_shots: int = 10
@@ -44,6 +45,8 @@ class Hostile:
             Path(self.folder, str(os.getpid())).touch()
             if len(list(Path(self.folder).iterdir())) > 1:
                 os.environ["META_NATIVE"] = "0"
+        if self.deed == "hang at start" and self._claim():
+            os.kill(os.getpid(), signal.SIGSTOP)
         return ""
 
     def sample(self, seed: int, split: Split) -> tuple[Batch, Batch]:

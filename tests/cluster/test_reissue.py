@@ -131,3 +131,11 @@ def gone(pid: int) -> None:
     while Path(f"/proc/{pid}/stat").exists() and ") Z" not in Path(f"/proc/{pid}/stat").read_text():
         assert time.monotonic() < deadline, "a hung worker was left behind"
         time.sleep(0.1)
+
+
+def test_a_worker_that_hangs_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    job = replace(SINUSOID, tasks=Hostile("hang at start", str(tmp_path)))
+    job = replace(job, resources=Resources(1, cpus_per_worker=0.5, patience_s=1.5))
+    pool = RayPool(job, job.init().params, print)
+    assert digest(replace(SINUSOID, tasks=Hostile()), pool) == digest(SINUSOID, LocalPool.of(SINUSOID))
+    pool.close()

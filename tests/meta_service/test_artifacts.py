@@ -7,6 +7,8 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -171,6 +173,34 @@ def failure(root: str) -> str:
     assert time.monotonic() - begin < 10
     assert "\n" not in str(raised.value)
     return str(raised.value)
+
+
+class Dead(Exception):
+    pass
+
+
+def die_after_the_headers(request: Any, **_: object) -> None:
+    """What a process killed in the middle of a request leaves: the headers are sent, the content is not."""
+    address = urlsplit(request.url)
+    lines = [f"PUT {address.path} HTTP/1.1", f"Host: {address.netloc}"]
+    for name, value in request.headers.items():
+        lines.append(f"{name}: {value.decode() if isinstance(value, bytes) else value}")
+    with socket.create_connection((str(address.hostname), address.port or 80), timeout=20) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    raise Dead
+
+
+def test_a_writer_that_dies_before_its_content_is_sent_leaves_what_was_there(s3: S3Store) -> None:
+    s3.write("file", b"before")
+    s3._client.meta.events.register("before-send.s3.PutObject", die_after_the_headers)
+    for name in ("file", "other"):
+        with pytest.raises(Dead):
+            s3.write(name, b"after")
+    assert s3.read("file") == b"before"
+    assert not s3.exists("other")
 
 
 def test_an_endpoint_that_refuses_is_told(s3: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
