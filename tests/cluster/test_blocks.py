@@ -161,3 +161,15 @@ def test_a_hung_worker_is_given_long_enough_and_each_time_twice_as_long() -> Non
         pace.took("gradient", "a", 30.0)
     assert pace.hung_after("gradient") == HUNG * 30
     assert pace.hung_after("curvature") == UNKNOWN * 60
+
+
+def test_an_answer_is_doubted_once_and_its_block_waits_again() -> None:
+    round_ = Round(2, "gradient", Pace(60))
+    for attempt in (True, False):
+        round_.called(0, "a", 0.0)
+        assert round_.doubted("a") is attempt
+        if attempt:
+            round_.came_to_nothing("a")
+            assert round_.waiting == [0, 1]
+    assert round_.answered("a", "answer")
+    assert not round_.doubted("a")  # who is at no block has nothing to be doubted
