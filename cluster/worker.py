@@ -13,6 +13,7 @@ from cluster.question import Ticket
 from meta_service.adjoint import native
 from meta_service.episode import Split
 from meta_service.job import Evaluation, JobSpec
+from meta_service.learner import Learner
 from meta_service.params import Params, flatten, unflatten
 from meta_service.policy_learner import PolicyLearner
 from meta_service.pool import learner_of
@@ -27,11 +28,12 @@ class TaskWorker:
         self.like = {name: value.to(device) for name, value in like.items()}
 
     def ready(self) -> str:
-        """Answers once the worker is up, its data are there, and what torch imports at its first gradient is loaded.
+        """Answers once the worker is up, its data are there, and what torch.func imports at its first use is loaded.
 
-        Why its passes are not the compiled ones, or "".
+        That takes a second, so it is done only where it is used. Why its passes are not the compiled ones, or "".
         """
-        grad(torch.sum)(torch.zeros(1))
+        if not (isinstance(self.learner, Learner) and self.learner.by_hand):
+            grad(torch.sum)(torch.zeros(1))
         reason = native.missing()
         gc.freeze()  # Ray has the garbage collected again and again; what is loaded by now never is any
         return reason

@@ -44,6 +44,11 @@ class Learner:
         if job.compile:
             self._adjoint = self._compiled(job)
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether gradients are computed without torch.func."""
+        return self._by_hand(self.job.data_sets) is not None
+
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:
         """The sum of the meta-gradients of the training tasks with these seeds."""
         return self.block(params, self.draw(self.job.data_sets, seeds, "train"))

@@ -1,5 +1,6 @@
 """Blocks on real actors: the same bits whoever computes them, and whatever happens to them."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from cluster.pool import RayPool
+from cluster.worker import TaskWorker
 from meta_service.adjoint import native
 from meta_service.driver import Diverged
 from meta_service.errors import UserError
@@ -158,3 +160,17 @@ def test_a_pool_that_finds_no_room_says_what_it_waits_for(monkeypatch: pytest.Mo
     with pytest.raises(Enough, match=r"it needs 1000 CPU, .* change resources.cpus_per_worker"):
         pool.objective(job.blocks("train", 0, 2)).gradient(job.init().params)
     pool.close()
+
+
+def test_a_worker_loads_torch_func_s_compiler_only_where_it_is_used() -> None:
+    class Telling(TaskWorker):
+        def ready(self) -> str:
+            super().ready()
+            return str("torch._dynamo" in sys.modules)
+
+    def loads(job: JobSpec) -> bool:
+        worker = ray.remote(Telling).options(num_cpus=0.1).remote(job, job.init().params)
+        return ray.get(worker.ready.remote()) == "True"
+
+    assert not loads(SINUSOID)
+    assert loads(replace(SINUSOID, vectorize="vmap"))
