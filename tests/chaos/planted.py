@@ -10,7 +10,7 @@ import numpy as np
 import cluster.pool
 from cluster.pool import RayPool
 from cluster.question import Question
-from meta_service.checkpoint import Checkpoints
+from meta_service.commits import Commits
 from meta_service.delivery import Delivery
 from meta_service.pool import Blocks
 
@@ -90,12 +90,12 @@ def takes_answers_of_an_older_theta() -> None:
 
 def resumes_from_an_older_checkpoint() -> None:
     """The newest checkpoint is not seen."""
-    real = Checkpoints._candidates
+    real = Commits._candidates
 
-    def candidates(self: Checkpoints, *arguments: Any) -> list[str]:
-        return real(self, *arguments)[1:]
+    def candidates(self: Commits, pointer: str) -> list[str]:
+        return real(self, pointer)[1:]
 
-    Checkpoints._candidates = candidates  # type: ignore[method-assign]
+    Commits._candidates = candidates  # type: ignore[method-assign]
 
 
 def acknowledges_before_it_delivers() -> None:

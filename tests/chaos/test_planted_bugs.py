@@ -51,7 +51,7 @@ def test_a_driver_that_resumes_from_an_older_checkpoint_is_seen(run: Disturbed) 
 
 @pytest.mark.parametrize("run", ["acknowledges_before_it_delivers"], indirect=True)
 def test_metrics_that_are_acknowledged_before_they_are_delivered_are_seen(run: Disturbed) -> None:
-    run.until(lambda: any(event["kind"] == "delivered" for event in run.events))
+    run.until_step(ENOUGH)
     FAULTS["MLflow down"].act(run, run.rng)
     step = run.step
     run.until(lambda: run.step > step + 50 and run.scene.mlflow.mode == "fine")

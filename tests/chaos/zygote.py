@@ -28,7 +28,8 @@ class Zygote:
         self._codes: dict[int, int] = {}
         self._started: list[int] = []
         self._news = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
     def start(self, arguments: Sequence[str], env: Mapping[str, str], output: Path) -> int:
         """The pid of a new process that is `python -m jobs` with these arguments."""
@@ -46,8 +47,11 @@ class Zygote:
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(30)
+        self._thread.join(10)
+        self._process.stdout.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
