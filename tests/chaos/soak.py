@@ -1,4 +1,4 @@
-"""Faults by the hundred: `make soak`, or `make soak ARGS="--faults=100 --seed=3"`."""
+"""Faults by the hundred: `make soak`, or `make soak ARGS="--faults=100 --seed=3"`; on Omniglot with DATA_ROOT."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ from tests.chaos.nodes import Nodes
 from tests.chaos.outage import Outage, outage
 from tests.chaos.scene import Failure, Scene
 
-KINDS = ("sinusoid", "images", "navigation")
+KINDS = ("sinusoid", "omniglot" if os.environ.get("DATA_ROOT") else "images", "navigation")
 PER_RUN = 40
 
 
