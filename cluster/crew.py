@@ -1,6 +1,7 @@
 """Who does the blocks: as many actors as the job asks for, whatever becomes of them."""
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,16 @@ from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.params import Params
 
-MAX_FAILED_STARTS = 3  # one after the other; then it is not the nodes' fault
+STARTING = 10  # times `resources.patience_s`: what a start may take, and twice as long after each that took longer
+MAX_STARTS = 3  # of one place, one after the other; then it is not the nodes' fault
 
 
 class Member:
     """One actor."""
 
-    def __init__(self, number: int, actor: Any) -> None:
-        self.number, self.actor = number, actor
+    def __init__(self, number: int, actor: Any, attempt: int) -> None:
+        """attempt: the how manieth start it is since one of its place was at work; 1: the first."""
+        self.number, self.actor, self.attempt, self.since = number, actor, attempt, time.monotonic()
 
 
 class Crew:
@@ -38,39 +41,35 @@ class Crew:
         """By the reference that tells when it is ready."""
         self.members: list[Member] = []
         """Ready or starting: all there are, so that none is left."""
-        self._failed_starts = 0
+        self._start_s = STARTING * resources.patience_s
         self._uncompiled: str | None = None  # why the first worker's passes are not compiled, or ""
         for _ in range(resources.workers):
             self.start()
 
-    def start(self) -> None:
+    def start(self, attempt: int = 1) -> None:
         """Asks for one more."""
-        member = Member(next(self._numbers), self._actor.remote(*self._arguments))
+        member = Member(next(self._numbers), self._actor.remote(*self._arguments), attempt)
         self.members.append(member)
         self.starting[member.actor.ready.remote()] = member
 
-    def replace(self, member: Member) -> None:
+    def replace(self, member: Member, attempt: int = 1) -> None:
         """Lets go of a lost one, and asks for another in its place."""
         ray.kill(member.actor)  # it may only seem dead, and still hold its CPU
         self.members.remove(member)
-        self.start()
+        self.start(attempt)
 
     def welcome(self, ref: Any) -> Member | None:
         """The one that says it is ready; None if it was lost on the way, and another one is asked for."""
         member = self.starting.pop(ref)
         try:
             uncompiled = ray.get(ref)
-        except RayTaskError as error:
-            raise cause(error) from error
-        except RayActorError as error:
+        except (RayActorError, RayTaskError) as error:
             reason = str(error).strip().splitlines()[-1].removeprefix("meta_service.errors.UserError: ")
-            self._failed_starts += 1
-            if "UserError" in str(error) or self._failed_starts >= MAX_FAILED_STARTS:
+            if "UserError" in str(error) or member.attempt >= MAX_STARTS:
                 raise UserError(f"a worker could not start: {reason}") from error
             self.say(f"a worker could not start ({reason}); another one is tried")
-            self.replace(member)
+            self.replace(member, member.attempt + 1)
             return None
-        self._failed_starts = 0
         if self._uncompiled is None:
             self._uncompiled = uncompiled
             if uncompiled:
@@ -81,6 +80,15 @@ class Crew:
                 f"on one node they are missing: {uncompiled or self._uncompiled}; mend it, or set META_NATIVE=0 for all"
             )
         return member
+
+    def replace_hung(self) -> None:
+        """Lets go of those that do not come to their end with starting, and of those for which there is no room."""
+        late = {ref: m for ref, m in self.starting.items() if time.monotonic() - m.since > self._start_s}
+        for ref, member in late.items():
+            del self.starting[ref]
+            self.replace(member, member.attempt)
+        if late:
+            self._start_s *= 2
 
     def say_what_is_missing(self) -> None:
         """Why nobody is there to work."""
@@ -99,8 +107,3 @@ class Crew:
         """Ends them all."""
         for member in self.members:
             ray.kill(member.actor)
-
-
-def cause(error: RayTaskError) -> Exception:
-    """The worker's own exception; a user's mistake stays one."""
-    return error.cause if isinstance(error.cause, UserError) else error

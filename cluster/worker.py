@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cluster.question import Ticket
 from meta_service.adjoint import native
 from meta_service.episode import Split
 from meta_service.job import Evaluation, JobSpec
+from meta_service.learner import Learner
 from meta_service.params import Params, flatten, unflatten
 from meta_service.policy_learner import PolicyLearner
 from meta_service.pool import learner_of
@@ -45,6 +47,12 @@ class TaskWorker:
     def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
         result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
         return flatten(result.grads), result.loss
+
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Draws the tasks of the block that will probably be asked for next."""
+        assert isinstance(self.learner, Learner)
+        with suppress(Exception):  # they are drawn again then, and fail where somebody hears of it
+            self.learner.prepare(seeds)
 
     def answer(
         self, theta: np.ndarray, seeds: Sequence[int], question: PolicyQuestion, other: np.ndarray | None = None

@@ -8,7 +8,7 @@ from meta_service.errors import UserError
 from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import JobSpec
 from meta_service.objective import MetaGradient
-from meta_service.params import is_finite
+from meta_service.params import is_finite, sha256
 from meta_service.pool import Blocks, WorkerPool
 from meta_service.state import MetaState
 
@@ -47,7 +47,7 @@ def meta_train(
     The result is a function of job and state alone. Raises Diverged at the first meta-gradient that is not finite.
     """
     if history.wanted():
-        history.record("resumed", step=state.iteration, state=state.sha256())
+        history.record("resumed", step=state.iteration, state=state.sha256(), theta=sha256(state.params))
     while state.iteration < job.iterations and not should_stop():
         if state.iteration % job.validate_every == 0:
             observer.validated(state, evaluate(job, pool, state.params, job.validation, "validation"))
@@ -56,7 +56,7 @@ def meta_train(
         if not all(map(is_finite, (mean.grads, following.params, following.optimizer))):
             raise Diverged(_divergence(job, state, blocks))
         if history.wanted():
-            digests = {"state": following.sha256(), "before": state.sha256()}
+            digests = {"state": following.sha256(), "theta": sha256(following.params), "before": state.sha256()}
             history.record("updated", step=following.iteration, blocks=len(blocks), **digests)
         state = following
         observer.stepped(state, mean)

@@ -2,12 +2,12 @@
 
 `META_HISTORY=FILE` switches it on. A line is one event, of this process, in the order it happened here:
 
-    resumed    step, state                                       a driver begins from this state
+    resumed    step, state, theta                                a driver begins from this state
     issued     step, theta, round, question, block, worker       a block was asked of a worker
     accepted   step, theta, round, question, block, worker       its first result was taken
     dropped    step, theta, round, question, block, worker       a later result of the same block, or of another round,
                                                                  was not
-    updated    step, state, before, blocks                       an outer step led from the state `before` to `state`
+    updated    step, state, theta, before, blocks                an outer step led from the state `before` to `state`
     committed  step, state, where                                a store holds a checkpoint of it, its pointer included
     delivered  first, last                                       MLflow has all metrics between these two places of the
                                                                  spool
@@ -16,7 +16,8 @@
 `step` is the number of outer steps that led to a state, or that will have led to the one that is being made: what is
 accepted for step 1 makes the state of step 1. It is null where an evaluation asks. A driver counts its rounds: all
 blocks are asked the same `question` once a round, and have one accepted answer in it. A step of supervised learning is
-one round ("gradient"), one of policies many ("gradient" first). `state` and `theta` are SHA-256 digests.
+one round ("gradient"), one of policies many ("gradient" first). `state` and `theta` are SHA-256 digests; theta is a part of the state that it stands beside, and what
+an answer was computed for.
 """
 
 import json

@@ -9,6 +9,7 @@ from ray.exceptions import RayTaskError
 
 from cluster.pool import RayPool
 from meta_service.adjoint import native
+from meta_service.driver import Diverged
 from meta_service.errors import UserError
 from meta_service.evaluation import evaluate
 from meta_service.job import Evaluation, JobSpec, Resources
@@ -106,6 +107,30 @@ def test_workers_that_would_round_differently_are_refused(tmp_path: Path) -> Non
     objective = pool.objective(job.blocks("train", 0, 10_000))
     with pytest.raises(UserError, match=r"META_NATIVE=0 was set; .* set META_NATIVE=0 for all"):
         objective.gradient(job.init().params)
+    pool.close()
+
+
+def test_a_worker_that_fails_once_is_replaced_and_changes_no_bit(tmp_path: Path) -> None:
+    said: list[str] = []
+    pool = pool_of(replace(SINUSOID, tasks=Hostile("bug once", str(tmp_path))), 2, said)
+    assert digest(replace(SINUSOID, tasks=Hostile()), pool) == digest(SINUSOID, LocalPool.of(SINUSOID))
+    assert any("a worker failed (ValueError: a programmer's mistake); it is replaced" in text for text in said), said
+    pool.close()
+
+
+def test_an_answer_that_is_not_finite_once_is_not_believed(tmp_path: Path) -> None:
+    said: list[str] = []
+    pool = pool_of(replace(SINUSOID, tasks=Hostile("nan once", str(tmp_path))), 2, said)
+    assert digest(replace(SINUSOID, tasks=Hostile()), pool) == digest(SINUSOID, LocalPool.of(SINUSOID))
+    assert said == ["a worker's answer is not finite; its block is computed again"]
+    pool.close()
+
+
+def test_a_gradient_that_is_not_finite_both_times_ends_the_run() -> None:
+    job = replace(SINUSOID, tasks=Hostile("nan"))
+    pool = pool_of(job, 2)
+    with pytest.raises(Diverged, match="is not finite"):
+        digest(job, pool)
     pool.close()
 
 
