@@ -1,7 +1,7 @@
 """Which block goes to whom. Knows neither Ray nor a clock: it is told what happens, and when."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Round:
         self.waiting = list(range(blocks))
         self.answers: dict[int, Any] = {}
         self.calls: dict[Worker, Call] = {}
-        self.deaths: Counter[int] = Counter()
+        self.deaths: dict[int, float] = defaultdict(float)
         self._doubted: set[int] = set()
 
     @property
@@ -77,13 +77,13 @@ class Round:
             self.waiting.insert(0, block)
         return block
 
-    def died(self, worker: Worker, to_blame: bool) -> int | None:
-        """The worker is gone, and what it kept; the block it was at, which counts its deaths if it is to blame."""
+    def died(self, worker: Worker, blame: float) -> int | None:
+        """The worker is gone, and what it kept; the block it was at, to which so much of a death is counted."""
         for block in [block for block, home in self.homes.items() if home is worker]:
             del self.homes[block]
         at = self.came_to_nothing(worker)
         if at is not None:
-            self.deaths[at] += to_blame
+            self.deaths[at] += blame
         return at
 
     # what to do

@@ -13,9 +13,11 @@ import ray
 import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from cluster.ahead import Ahead
 from cluster.blocks import Round
 from cluster.crew import Crew, Member
-from cluster.pace import Pace
+from cluster.deaths import MAX_DEATHS, blame_of, reason_of
+from cluster.pace import SLOW, Pace
 from cluster.policy_objective import GATHERING, RayPolicyObjective
 from cluster.question import Question, Ticket, again, place_of
 from cluster.worker import TaskWorker
@@ -28,7 +30,7 @@ from meta_service.params import Params, flatten, sha256, unflatten
 from meta_service.pool import Blocks, add_in_order
 
 INLINE_BYTES = 100_000  # up to here Ray sends an argument along with the call, which is faster than its object store
-MAX_DEATHS = 3  # a block that kills this many workers is itself to blame
+AHEAD_S = 0.02  # where blocks take less, a worker has drawn the next one sooner than it is told to
 PATIENCE_S = 20.0  # then a pool without a single worker says what it is waiting for
 
 
@@ -55,6 +57,7 @@ class RayPool:
             ray.init(logging_level=logging.WARNING)
         self.crew = Crew(job, like, self.worker, say)
         self.pace = Pace(job.resources.patience_s)
+        self._ahead = Ahead(job)
         self._digest = hashlib.sha256(repr(job).encode()).hexdigest()
         self._rounds = itertools.count()
         self._free: list[Member] = []
@@ -94,15 +97,17 @@ class RayPool:
                 else:
                     self._receive(self._out.pop(ref), ref, round_, question, blocks)
             self._replace_hung(round_)
+            if not round_.waiting:
+                self._draw_ahead(question)
         self.pace.forgive()
         return [round_.answers[block] for block in range(len(blocks))]
 
     def _round(self, question: Question, blocks: Blocks, homes: dict[int, Any] | None) -> Round:
-        if homes is None:
-            return Round(len(blocks), question.kind, self.pace)
+        moving_s = None if homes is None else self.pace.typical(GATHERING) or 0.0
+        homes = self._ahead.homes(question.step) if homes is None else homes
         for block in [block for block, home in homes.items() if home not in self._free]:
             del homes[block]  # it died, or is still at something of an earlier round, who knows for how long
-        return Round(len(blocks), question.kind, self.pace, homes, self.pace.typical(GATHERING) or 0.0)
+        return Round(len(blocks), question.kind, self.pace, homes, moving_s)
 
     def _call(
         self, question: Question, ticket: Ticket, member: Member, arguments: list[Any], seeds: Sequence[int], now: float
@@ -145,6 +150,11 @@ class RayPool:
         self.pace.took(call.kind, call.member, time.monotonic() - call.since, taken)
         _record("accepted" if taken else "dropped", call)
 
+    def _draw_ahead(self, question: Question) -> None:
+        """Workers without work draw tasks of the next step, where that is worth a call."""
+        if question.step and not self.job.explores and (self.pace.typical(question.kind) or 0) > AHEAD_S:
+            self._ahead.offer(question.step, (m for m in self._free if self.pace.slowness(m) < SLOW))
+
     def _doubts(self, call: _Call, answer: Any, round_: Round) -> bool:
         """Whether the answer is not finite for the first time: what is computed twice and is so both times, is so."""
         if _is_finite(answer) or not round_.doubted(call.member):
@@ -153,9 +163,9 @@ class RayPool:
         return True
 
     def _lost(self, call: _Call, error: Exception, round_: Round, question: Question, blocks: Blocks) -> None:
-        """A worker died, or failed. Its block is blamed, if it died at it and not of its node."""
-        reason = _reason(error)
-        block = round_.died(call.member, to_blame=not _innocent(error))
+        """A worker died, or failed: its block is asked for again, and blamed."""
+        reason = reason_of(error)
+        block = round_.died(call.member, blame_of(error))
         if block is not None and round_.deaths[block] >= MAX_DEATHS:
             if isinstance(error, RayTaskError):
                 place = place_of(self.job, question, block, blocks[block])
@@ -177,7 +187,7 @@ class RayPool:
         for ref, call in list(self._out.items()):
             if now - call.since > self.pace.hung_after(call.kind):
                 del self._out[ref]
-                round_.died(call.member, to_blame=False)
+                round_.died(call.member, blame=0)
                 self.pace.hung(call.kind)
                 waited = f"{now - call.since:.0f} s"
                 self.say(f"a worker has not answered for {waited}; it is replaced and its block computed again")
@@ -206,25 +216,6 @@ def _shared(argument: Any) -> Any:
         return argument
     vector = flatten(argument)
     return ray.put(vector) if vector.nbytes > INLINE_BYTES else vector
-
-
-def _reason(error: Exception) -> str:
-    """What Ray says of a death, without the actor's particulars and its guesses: the first sentence of its own.
-
-    Of an exception its last line.
-    """
-    if isinstance(error, RayTaskError):
-        return str(error).strip().splitlines()[-1]
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-    own = next((line for line in lines if line != RayActorError.BASE_ERROR_MSG and "unexpectedly" not in line), None)
-    return (own or type(error).__name__).strip().partition(". ")[0]
-
-
-def _innocent(error: Exception) -> bool:
-    """Whether it is not the block that is to blame, but the node: gone, or taken away."""
-    if isinstance(error, RayTaskError):
-        return False
-    return not isinstance(error, RayActorError) or error.preempted or "node has died" in str(error)
 
 
 def _is_finite(answer: Any) -> bool:

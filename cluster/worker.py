@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class TaskWorker:
     def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
         result = self.learner.meta_gradient(unflatten(theta, self.like), seeds)
         return flatten(result.grads), result.loss
+
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Draws the tasks of the block that will probably be asked for next."""
+        assert isinstance(self.learner, Learner)
+        with suppress(Exception):  # they are drawn again then, and fail where somebody hears of it
+            self.learner.prepare(seeds)
 
     def answer(
         self, theta: np.ndarray, seeds: Sequence[int], question: PolicyQuestion, other: np.ndarray | None = None

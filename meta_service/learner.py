@@ -1,4 +1,7 @@
-"""One block of tasks: from seeds and theta to meta-gradients, or to adaptation curves. Keeps no state, knows no Ray."""
+"""One block of tasks: from seeds and theta to meta-gradients, or to adaptation curves. Knows no Ray.
+
+Keeps nothing but tasks that were drawn in advance.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +43,8 @@ class Learner:
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU; CPU kernels are so anyway
         job.prepare()
+        self.drawn: dict[tuple[int, ...], Drawn] = {}
+        """Training tasks drawn in advance, by their seeds."""
         self._adjoint = job.maml.block_meta_gradient
         if job.compile:
             self._adjoint = self._compiled(job)
@@ -51,7 +56,12 @@ class Learner:
 
     def meta_gradient(self, params: Params, seeds: Sequence[int]) -> MetaGradient:
         """The sum of the meta-gradients of the training tasks with these seeds."""
-        return self.block(params, self.draw(self.job.data_sets, seeds, "train"))
+        drawn = self.drawn.pop(tuple(seeds), None)
+        return self.block(params, drawn or self.draw(self.job.data_sets, seeds, "train"))
+
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Draws the training tasks with these seeds, for when they are asked for; forgets what it drew before."""
+        self.drawn = {tuple(seeds): self.draw(self.job.data_sets, seeds, "train")}
 
     def draw(self, tasks: TaskDistribution, seeds: Sequence[int], split: Split) -> Drawn:
         """The tasks with these seeds, stacked, on the learner's device."""

@@ -57,6 +57,7 @@ def test_jobs_do_not_see_the_cluster_but_through_the_command_line() -> None:
                 "benchmarks.determinism",
                 "benchmarks.rl_sampler",
                 "cluster.crew",
+                "cluster.deaths",
                 "cluster.pool",
                 "cluster.rllib",
                 "cluster.submit",

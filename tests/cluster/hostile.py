@@ -16,6 +16,7 @@ from cluster.question import Ticket
 from cluster.worker import TaskWorker
 from meta_service.episode import Batch, Predict, Signature, Split
 from meta_service.errors import UserError
+from meta_service.learner import Learner
 from meta_service.tasks.sinusoid import Sinusoid
 
 
@@ -101,3 +102,14 @@ class Confused(TaskWorker):
             self.confused = False
             return super().ask(ticket._replace(theta="another"), method, theta + 1, seeds, *more)
         return super().ask(ticket, method, theta, seeds, *more)
+
+
+class Counting(TaskWorker):
+    """Counts the blocks whose tasks it had drawn before it was asked."""
+
+    ahead = 0
+
+    def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
+        assert isinstance(self.learner, Learner)
+        self.ahead += tuple(seeds) in self.learner.drawn
+        return super().meta_gradient(theta, seeds)

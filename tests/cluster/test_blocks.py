@@ -104,12 +104,12 @@ def test_a_block_that_came_to_nothing_is_the_next_unless_another_is_at_it() -> N
     round_ = Round(3, "gradient", pace_of(1.0))
     for block, worker in enumerate("ab"):
         round_.called(block, worker, 0.0)
-    assert round_.died("b", to_blame=True) == 1
+    assert round_.died("b", blame=1) == 1
     assert round_.waiting == [1, 2]
     round_.called(1, "c", 0.0)
     round_.called(2, "d", 0.0)
     round_.called(0, "e", 2.0)
-    assert round_.died("a", to_blame=False) == 0
+    assert round_.died("a", blame=0) == 0
     assert round_.waiting == []
     assert round_.deaths == {0: 0, 1: 1}
 
@@ -117,7 +117,7 @@ def test_a_block_that_came_to_nothing_is_the_next_unless_another_is_at_it() -> N
 def test_who_is_at_another_round_s_block_changes_nothing_here() -> None:
     round_ = Round(1, "gradient", pace_of(1.0))
     assert not round_.answered("stranger", "answer")
-    assert round_.died("stranger", to_blame=True) is None
+    assert round_.died("stranger", blame=1) is None
     assert not round_.deaths
     assert round_.waiting == [0]
 
@@ -144,7 +144,7 @@ def test_a_home_that_died_is_forgotten() -> None:
     homes = {0: "a", 1: "a", 2: "b"}
     round_ = Round(3, "curvature", pace_of(1.0, "curvature"), homes, moving_s=5.0)
     round_.called(0, "a", 0.0)
-    round_.died("a", to_blame=False)
+    round_.died("a", blame=0)
     assert homes == {2: "b"}
     assert round_.next(["c"], 0.0) == (0, "c")
 

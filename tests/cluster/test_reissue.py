@@ -18,7 +18,7 @@ from meta_service.driver import meta_train
 from meta_service.job import JobSpec, Resources
 from meta_service.params import sha256
 from meta_service.pool import LocalPool
-from tests.cluster.hostile import Confused, Hostile
+from tests.cluster.hostile import Confused, Counting, Hostile
 from tests.cluster.small import POLICIES, SINUSOID, Nobody, digest, pool_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -109,6 +109,20 @@ def test_an_answer_to_another_question_is_dropped_and_asked_for_again(events: An
     pool = Pool(job, job.init().params, print)
     assert digest(job, pool) == digest(job, LocalPool.of(job))
     assert len(events("dropped")) == 1
+    pool.close()
+
+
+def test_tasks_drawn_in_advance_are_used_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pool(RayPool):
+        worker = Counting
+
+    monkeypatch.setattr("cluster.pool.AHEAD_S", 0.0)
+    job = replace(JOB, resources=Resources(workers=2, cpus_per_worker=0.5))
+    pool = everybody(Pool(job, job.init().params, print))
+    assert digest(job, pool) == digest(job, LocalPool.of(job))
+    ahead = [ray.get(m.actor.__ray_call__.remote(lambda worker: worker.ahead)) for m in pool.crew.members]
+    assert 0 < sum(ahead) <= 2 * (job.iterations - 1)
+    assert max(ahead) >= job.iterations // 2
     pool.close()
 
 

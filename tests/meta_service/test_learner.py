@@ -22,6 +22,16 @@ def test_the_same_block_gives_the_same_bits_twice() -> None:
     assert first.tobytes() == second.tobytes()
 
 
+def test_tasks_drawn_in_advance_give_the_same_bits_and_are_kept_for_one_block_and_one_use() -> None:
+    learner, theta = Learner(JOB), JOB.init().params
+    expected = flatten(learner.meta_gradient(theta, SEEDS).grads)
+    learner.prepare([1, 2])
+    learner.prepare(SEEDS)
+    assert list(learner.drawn) == [tuple(SEEDS)]
+    assert flatten(learner.meta_gradient(theta, SEEDS).grads).tobytes() == expected.tobytes()
+    assert not learner.drawn
+
+
 def test_the_loss_of_a_block_is_the_sum_over_its_tasks() -> None:
     learner, theta = Learner(JOB), JOB.init().params
     alone = sum(learner.meta_gradient(theta, [seed]).loss for seed in SEEDS)
