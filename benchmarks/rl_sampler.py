@@ -13,6 +13,7 @@ simulation with actions drawn before: no policy, no observation, no reward. They
 
 import argparse
 import io
+import logging
 import multiprocessing
 import os
 import sys
@@ -20,14 +21,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import gymnasium
 import numpy as np
+import ray
 import torch
 
 import jobs
-from benchmarks.process import PEERS
+from benchmarks.process import PEERS, ROOT
+from cluster.workplace import pool_of
 from meta_service.environments import GoalVectorEnv
 from meta_service.outer.trpo import TRPO
 from meta_service.policy_learner import PolicyLearner
@@ -238,6 +242,25 @@ def update() -> Iterator[tuple[str, float]]:
     yield "the whole update, trajectories apart", clock(lambda: job.outer.step(job.init(), objective))
 
 
+def update_by(workers: int) -> Iterator[tuple[str, float]]:
+    """Seconds of the clock of the same update by so many workers on Ray."""
+    job = jobs.find("cheetah_direction")
+    job = replace(job, resources=replace(job.resources, workers=workers))
+    ray.init(address="local", num_cpus=workers, logging_level=logging.ERROR)
+    state, seconds = job.init(), []
+    with pool_of(job) as pool:
+        for _ in range(4):  # the first finds the workers still starting
+            objective = pool.objective(job.blocks("train", state.iteration, job.meta_batch_size))
+            start = time.perf_counter()
+            objective.gradient(state.params)
+            gathered = time.perf_counter()
+            state, _ = job.outer.step(state, objective)
+            seconds.append((gathered - start, time.perf_counter() - gathered))
+    gathering, updating = zip(*seconds[1:], strict=True)
+    yield "trajectories, adaptation, gradient", median(gathering)
+    yield "the update", median(updating)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rounds, and no update")
@@ -250,6 +273,7 @@ def main() -> None:
         return not arguments.only or any(word.lower() in title.lower() for word in arguments.only)
 
     torch.set_num_threads(1)
+    os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
     os.chdir(tempfile.mkdtemp())  # Gymnasium's models have MuJoCo write its warnings to a file where one stands
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # and to the terminal
     sys.stderr = sys.stdout
@@ -260,7 +284,11 @@ def main() -> None:
         figures = dict(contest(tasks, steps, 2 if quick else 4, arguments.cores))
         for name, value in figures.items():
             print(f"  {name:<16}{value:>10,.0f}   {value / figures['limit']:5.2f} of the limit", flush=True)
-    if not quick and wanted("update"):
+    if arguments.cores > 1 and wanted("update"):
+        print(f"\nOne update of the paper's size, seconds of the clock with {arguments.cores} workers on Ray")
+        for name, value in update_by(arguments.cores):
+            print(f"  {name:<42}{value:6.2f}", flush=True)
+    elif not quick and wanted("update"):
         print("\nOne update of the paper's size, CPU seconds on one core")
         for name, value in update():
             print(f"  {name:<38}{value:6.2f}", flush=True)

@@ -77,7 +77,8 @@ def execute(
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name=f"from-{book.over:04d}",
+            # Tune gathers its files in a folder of this name and of the second it was started in, whoever's they are
+            name=f"{place.sweep}-from-{book.over:04d}",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
