@@ -13,12 +13,13 @@ from filelock import FileLock, Timeout
 
 from cluster.runs import Runs
 from cluster.submit import ROOT
-from cluster.workplace import SPOOL, pool_of, say
+from cluster.workplace import SPOOL, place, pool_of, say
 from meta_service import run as runner
 from meta_service.artifacts import open_store
 from meta_service.dotted import override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
+from meta_service.ownership import Owner
 from meta_service.ppo import PPO
 from meta_service.progress import print_event
 from meta_service.tracking import MLflowTracker, State
@@ -28,16 +29,16 @@ INTERRUPTED = 130  # the exit code of a run that was asked to stop
 
 def drive(run: str, overrides: Sequence[str], test: bool) -> int:
     """Trains and tests the run, or only tests it; returns the exit code. A mistake is told as an event."""
-    code = as_driver(run, lambda: _drive(run, overrides, test))
+    code = as_driver(run, lambda owner: _drive(run, overrides, test, owner))
     return 0 if test and code == INTERRUPTED else code
 
 
-def as_driver(run: str, work: Callable[[], State]) -> int:
+def as_driver(run: str, work: Callable[[Owner], State]) -> int:
     """Does the work of a run's one driver; returns the exit code. A mistake is told as an event."""
     SPOOL.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(SPOOL / f"{run}.lock", timeout=0):
-            state = work()
+        with FileLock(SPOOL / f"{run}.lock", timeout=0), owned(run) as owner:
+            state = work(owner)
     except Timeout:
         print_event("error", {"text": f"another driver of {run} is at work on this machine; let it end, or stop it"})
         return 1
@@ -47,7 +48,19 @@ def as_driver(run: str, work: Callable[[], State]) -> int:
     return 0 if state == "FINISHED" else INTERRUPTED
 
 
-def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
+@contextmanager
+def owned(run: str) -> Iterator[Owner]:
+    """The run is this process's, on whatever machine another may try; asks for its file lock to be held."""
+    runs = Runs(open_store(os.environ["ARTIFACT_ROOT"]))
+    runs.job(run)  # there is such a run
+    owner = Owner.take(runs.store(run), place(), say)
+    try:
+        yield owner
+    finally:
+        owner.release()
+
+
+def _drive(run: str, overrides: Sequence[str], test: bool, owner: Owner) -> State:
     runs = Runs(open_store(os.environ["ARTIFACT_ROOT"]))
     store, job = runs.store(run), override(runs.job(run), overrides)
     data = job.prepare()
@@ -69,8 +82,10 @@ def _drive(run: str, overrides: Sequence[str], test: bool) -> State:
                 state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, _ppo(job))
             else:
                 rescue = open_store(str(SPOOL / f"{run}.rescued"))
-                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, _ppo(job))
+                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, _ppo(job), owner)
     finally:
+        if owner.lost:
+            tracker.leave()
         tracker.end(state)
     return state
 

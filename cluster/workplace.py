@@ -1,8 +1,9 @@
 """What a driver works with: its workers, a folder for what is still to be delivered, and a line to whoever follows."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meta_service.job import JobSpec
@@ -11,6 +12,18 @@ from meta_service.pool import LocalPool, WorkerPool
 from meta_service.progress import print_event
 
 SPOOL = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "meta_service" / "spool"
+
+
+def place() -> str:
+    """Names the spool's folder, and with it the file locks in it: who holds one knows that no other of it lives."""
+    path = SPOOL / "place"
+    if not path.exists():
+        draft = path.with_name(f"place.{uuid.uuid4().hex}")
+        draft.write_text(uuid.uuid4().hex)
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
 
 
 def say(text: str) -> None:

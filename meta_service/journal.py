@@ -2,12 +2,14 @@
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Lock
 from typing import Any
 
 from meta_service.artifacts import ArtifactStore, MissingArtifact, StorageError
+from meta_service.background import Background
 from meta_service.checkpoint import Checkpoints
 from meta_service.evaluation import AdaptationCurve, best_of
 from meta_service.job import JobSpec
@@ -23,22 +25,29 @@ STATUS_S = 5.0  # between two status files, which `make status` reads
 
 
 class Journal:
-    """Observes `meta_train`, and never makes it wait for the network: stores are written from a thread of its own."""
+    """Observes `meta_train`, and never makes it wait for the network: stores are written from threads of their own."""
 
     def __init__(
-        self, job: JobSpec, store: ArtifactStore, tracker: Tracker, checkpoints: Checkpoints, emit: Emit
+        self,
+        job: JobSpec,
+        store: ArtifactStore,
+        tracker: Tracker,
+        checkpoints: Checkpoints,
+        emit: Emit,
+        rescue: ArtifactStore | None = None,
     ) -> None:
-        self.job, self.store, self.tracker, self.checkpoints, self.emit = job, store, tracker, checkpoints, emit
-        self.history, self.losses = _read_history(store)
+        """`rescue`: where on this machine the same is kept, for the time in which `store` takes nothing."""
+        self.job, self.tracker, self.checkpoints, self.emit = job, tracker, checkpoints, emit
+        self._files = [_Files(place) for place in (store, rescue) if place]
+        self.history, self.losses = _read_history(store, rescue)
         self.state: MetaState | None = None
         """After the last outer step; None before the first."""
         self._window: list[float] = []
         self._speed = _Speed(job)
         self._progress, self._status = Throttle(PROGRESS_S), Throttle(STATUS_S)
-        self._writer, self._lock = ThreadPoolExecutor(1, "journal"), Lock()
-        self._unwritten: dict[str, bytes] = {}
 
     def stepped(self, state: MetaState, mean: MetaGradient) -> None:
+        self.checkpoints.check()
         if self.state is None:  # a resumed run makes these steps again
             self.losses = [point for point in self.losses if point[0] < state.iteration]
         self.state = state
@@ -86,7 +95,9 @@ class Journal:
     def status(self, state: str, iteration: int) -> None:
         """Says where the run is, for `make status`."""
         last = self.history[-1][1] if self.history else None
-        self._write(NAME, status_of(self.job, state, iteration, last, self.tracker).to_bytes())
+        said = status_of(self.job, state, iteration, last, self.tracker)
+        said = said._replace(durable=self.checkpoints.durable, local=self.checkpoints.local)
+        self._write(NAME, said.to_bytes())
 
     def __enter__(self) -> "Journal":
         return self
@@ -94,10 +105,11 @@ class Journal:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Waits until what was said is written."""
+    def close(self, timeout: float | None = None) -> None:
+        """Waits until what was said is written, or `timeout` is over."""
         self._write_history()
-        self._writer.shutdown(wait=True)
+        for files in reversed(self._files):  # this machine's first
+            files.wait(timeout)
 
     def _line(self, state: MetaState, loss: float) -> dict[str, Any]:
         last = self.history[-1][1] if self.history else None
@@ -114,17 +126,32 @@ class Journal:
         self._write("history.json", json.dumps({"validation": self.history, "losses": self.losses}).encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        """Hands it to the writer; what a slow store has not taken yet is replaced by the newer."""
+        for files in self._files:
+            files.write(name, data)
+
+
+class _Files:
+    """Small files of a store, written in the background; what it has not taken yet is replaced by the newer."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store, self._thread, self._lock = store, Background("journal"), Lock()
+        self._unwritten: dict[str, bytes] = {}
+
+    def write(self, name: str, data: bytes) -> None:
         with self._lock:
             waiting, self._unwritten[name] = name in self._unwritten, data
         if not waiting:
-            self._writer.submit(self._write_newest, name)
+            self._thread.submit(partial(self._write_newest, name))
+
+    def wait(self, timeout: float | None) -> None:
+        with suppress(TimeoutError):
+            self._thread.submit(lambda: None).result(timeout)
 
     def _write_newest(self, name: str) -> None:
         with self._lock:
             data = self._unwritten.pop(name)
         with suppress(StorageError):  # it is for people; what must not be lost is in the checkpoints, which do report
-            self.store.write(name, data)
+            self._store.write(name, data)
 
 
 class _Speed:
@@ -158,14 +185,22 @@ class _Speed:
         }
 
 
-def _read_history(
-    store: ArtifactStore,
-) -> tuple[list[tuple[int, AdaptationCurve]], list[tuple[int, float]]]:
-    """What an earlier part of the run has seen: [(iteration, validation curve)], [(iteration, mean loss)]."""
-    try:
-        kept = json.loads(store.read("history.json"))
-    except MissingArtifact:
-        return [], []
+def _read_history(*stores: ArtifactStore | None) -> tuple[list[tuple[int, AdaptationCurve]], list[tuple[int, float]]]:
+    """What an earlier part of the run has seen: [(iteration, validation curve)], [(iteration, mean loss)].
+
+    Of the store that knows of the latest: the run's own may have been away.
+    """
+    found = [_histories(kept) for kept in _read_all(stores)]
+    return max(found, key=lambda history: max((i for i, _ in (*history[0], *history[1])), default=0), default=([], []))
+
+
+def _read_all(stores: Sequence[ArtifactStore | None]) -> Iterator[dict[str, Any]]:
+    for store in filter(None, stores):
+        with suppress(MissingArtifact):
+            yield json.loads(store.read("history.json"))
+
+
+def _histories(kept: dict[str, Any]) -> tuple[list[tuple[int, AdaptationCurve]], list[tuple[int, float]]]:
     curves = [
         (int(iteration), AdaptationCurve(metric, tuple(mean), tuple(ci95), conditions, int(headline)))
         for iteration, (metric, mean, ci95, conditions, headline) in kept["validation"]

@@ -16,6 +16,7 @@ from meta_service.evaluation import AdaptationCurve, evaluate
 from meta_service.job import Baseline, JobSpec
 from meta_service.journal import Journal
 from meta_service.objective import MetaGradient
+from meta_service.ownership import Owner
 from meta_service.params import Params
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.ppo import PPO
@@ -42,17 +43,18 @@ def run(
     should_stop: Callable[[], bool],
     rescue: ArtifactStore,
     ppo: PPO | None = None,
+    owner: Owner | None = None,
 ) -> State:
     """Trains from the latest checkpoint, or from the start, and then tests: FINISHED, or KILLED if it was stopped.
 
-    Where `store` does not take the last checkpoint, `rescue` on this machine does; a later run looks there, too.
+    What `store` does not take is kept in `rescue` on this machine, where a later run looks, too.
     """
 
     def test(state: MetaState, journal: Journal) -> None:
         theta = journal.checkpoints.best() or state
         conclude(job, theta, store, tracker, pool, interruptible(emit, should_stop), journal, ppo=ppo)
 
-    return train(job, store, tracker, pool, emit, should_stop, rescue, then=test)
+    return train(job, store, tracker, pool, emit, should_stop, rescue, then=test, owner=owner)
 
 
 def retest(

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from meta_service import history
+
 
 class Spool:
     """Entries as lines of JSON, and beside them how many bytes are delivered. One process at a time uses a spool."""
@@ -43,10 +45,11 @@ class Spool:
 
     def acknowledge(self, offset: int, **facts: str) -> None:
         """All up to `offset` is delivered: it will not be read again."""
-        self._offset, self.facts = offset, self.facts | facts
+        first, self._offset, self.facts = self._offset, offset, self.facts | facts
         temporary = self._sent.with_name(self._sent.name + ".tmp")
         temporary.write_text(json.dumps({"offset": offset, "facts": self.facts}))
         temporary.replace(self._sent)
+        history.record("delivered", first=first, last=offset)
 
     def keep_file(self, name: str, data: bytes) -> Path:
         """Stores `data` beside the queue, as a file of this name in a folder of its own."""

@@ -30,6 +30,10 @@ class RunStatus(NamedTuple):
     workers: int
     time: float
     """When this was said, in seconds since 1970."""
+    durable: int | None = None
+    """The iteration of the newest checkpoint in the run's store."""
+    local: int | None = None
+    """Of the newest one on the driver's machine; None where the store has had all of it."""
     unit: str = "iterations"
     """What is counted: `trials` in a sweep, whose metrics are the default setting's and the best one's."""
 

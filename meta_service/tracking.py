@@ -143,7 +143,7 @@ class MLflowTracker:
 
     def end(self, state: State) -> None:
         """Delivers what is left, for a bounded time, and says what could not be delivered. Once is enough."""
-        if self._closing.is_set():
+        if self._closing.is_set():  # or left
             return
         self._put("end", state=state)
         self._closing.set()
@@ -157,6 +157,11 @@ class MLflowTracker:
             points = sum(len(entry["values"]) for entry in left if entry["kind"] == "metrics")
             self._say(f"MLflow at {self.uri}: {points} points are not delivered; they are kept in {self._spool.path}")
         self._spool.close()
+
+    def leave(self) -> None:
+        """Reports no more, and nothing of how the run ended: another driver goes on with it."""
+        self._closing.set()
+        self._stop.set()
 
     def _put(self, kind: str, **fields: Any) -> None:
         self._spool.append({"kind": kind, "time": int(time.time() * 1000)} | fields)

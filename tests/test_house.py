@@ -62,7 +62,7 @@ def test_jobs_do_not_see_the_cluster_but_through_the_command_line() -> None:
                 "cluster.sweep.trial",
             },
         ),
-        ("boto3", {"meta_service.artifacts"}),
+        ("boto3", {"meta_service.s3_store"}),
         ("optuna", {"meta_service.sweep.search", "meta_service.sweep.importance"}),
         ("mlflow", {"meta_service.delivery", "meta_service.serving"}),
     ],

@@ -16,6 +16,7 @@ from cluster.workplace import SPOOL, pool_of, say
 from meta_service.artifacts import StorageError, open_store
 from meta_service.dotted import flatten
 from meta_service.driver import Stopped
+from meta_service.ownership import Owner
 from meta_service.progress import print_event
 from meta_service.run import interruptible
 from meta_service.status import NAME, RunStatus
@@ -31,10 +32,10 @@ MLFLOW_S = 30.0  # how long to wait for the run below which the trials' are to b
 
 def drive_sweep(run: str) -> int:
     """Runs what is left of the sweep; returns the exit code."""
-    return as_driver(run, lambda: _drive(run))
+    return as_driver(run, lambda owner: _drive(run, owner))
 
 
-def _drive(run: str) -> State:
+def _drive(run: str, owner: Owner) -> State:
     root = os.environ["ARTIFACT_ROOT"]
     runs = Runs(open_store(root))
     sweep, store = runs.sweep(run), runs.store(run)
@@ -63,7 +64,8 @@ def _drive(run: str) -> State:
             place = Place(run, root, os.environ["MLFLOW_TRACKING_URI"], _parent(tracker))
             teller.tell("RUNNING")
             board = Board(sweep, print_event)
-            if not execute(sweep, book, place, board, say, should_stop, teller.ended):
+            if not execute(sweep, book, place, board, say, lambda: should_stop() or bool(owner.lost), teller.ended):
+                owner.check()
                 state = "KILLED"
                 say(f"stopped with {book.over} of {sweep.size} trials over; the others go on with `make resume`")
             else:
@@ -76,7 +78,10 @@ def _drive(run: str) -> State:
         state = "KILLED"
         say("stopped while the best trial was tested; `make resume` tests it again")
     finally:
-        teller.tell("STOPPED" if state == "KILLED" else state)
+        if owner.lost:
+            tracker.leave()
+        else:
+            teller.tell("STOPPED" if state == "KILLED" else state)
         tracker.end(state)
     return state
 
