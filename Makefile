@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 CLI := $(VENV)/bin/python -m jobs
 
-.PHONY: help submit sweep status logs stop resume evaluate ui down doctor install test check bench format lock
+.PHONY: help submit sweep status logs stop resume sync evaluate ui down doctor install test check bench format lock
 
 help:
 	@echo 'Meta-training on a Ray cluster, with its curves in MLflow and its checkpoints in S3.'
@@ -19,6 +19,7 @@ help:
 	@echo '  make status                                all runs and sweeps'
 	@echo '  make logs RUN=...                          follow a run again (Ctrl-C leaves it running)'
 	@echo '  make stop RUN=...   make resume RUN=...    interrupt it; go on where it was'
+	@echo '  make sync RUN=...                          deliver the metrics and checkpoints a dead driver left on this machine'
 	@echo '  make evaluate RUN=...                      its test result, with the 95 % interval'
 	@echo '  make ui                                    addresses of Ray, MLflow and S3'
 	@echo '  make doctor                                what is wrong here, and how to set it right'
@@ -45,7 +46,7 @@ ui down doctor: $(VENV)/.stamp
 logs: $(VENV)/.stamp
 	@$(CLI) logs $(RUN) $(ARGS)
 
-status stop resume evaluate: $(VENV)/.stamp
+status stop resume sync evaluate: $(VENV)/.stamp
 	@$(CLI) $@ $(RUN) $(ARGS)
 
 export ARGS  # `sweep` takes it as it is: the shell would stumble over the brackets of a range

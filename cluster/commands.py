@@ -11,19 +11,16 @@ from rich.table import Table
 
 from cluster import local
 from cluster.driving import INTERRUPTED
-from cluster.follow import Follower, ago
+from cluster.follow import Follower
 from cluster.runs import Runs
 from cluster.submit import Jobs, new_run
 from cluster.surroundings import Surroundings, configured
 from meta_service.artifacts import open_store
 from meta_service.dotted import flatten, override
 from meta_service.errors import UserError
-from meta_service.evaluation import format_metric
 from meta_service.job import JobSpec
-from meta_service.status import RunStatus
 
 SWEEP = ("--sweep",)  # to its driver: the run is a sweep, which is always on the cluster
-NEWEST = 20  # how many runs `status` lists
 
 
 def submit(out: Console, job: JobSpec, dry_run: bool, detach: bool) -> int:
@@ -65,37 +62,8 @@ def evaluate(out: Console, run: str | None, overrides: Sequence[str]) -> int:
     return start(out, surroundings, run, job, ("--test", *overrides), detach=False)
 
 
-def status(out: Console, run: str | None) -> None:
-    surroundings = _found()
-    runs = Runs(open_store(surroundings.artifacts))
-    ray = Jobs(surroundings) if surroundings.ray else None
-    if run:
-        said = runs.status(runs.choose(run))
-        rows = {
-            "run": run,
-            "state": _state(said, run, ray),
-            said.unit: f"{said.iteration:,} of {said.iterations:,}, {ago(said.time)}",
-            "validation": _gain(said),
-            "MLflow": said.tracking or "not reached yet",
-            "artifacts": runs.store(run).address(),
-        }
-        for name, text in rows.items():
-            out.print(f"{name:<11} {text}", markup=False, highlight=False)
-        return
-    names = runs.names()[:NEWEST]
-    table = Table(box=None)
-    table.add_column("run", min_width=max(map(len, names), default=0))  # to be copied, so never cut
-    for title in ("state", "iteration", "validation", "last word"):
-        table.add_column(title, no_wrap=True)
-    for name in names:
-        said = runs.status(name)
-        iteration = f"{said.iteration:,}/{said.iterations:,}{' trials' if said.unit == 'trials' else ''}"
-        table.add_row(name, _state(said, name, ray), iteration, _gain(said), ago(said.time))
-    out.print(table if table.row_count else "There is no run yet; `make submit JOB=sinusoid` makes one.")
-
-
 def logs(out: Console, run: str | None) -> int:
-    surroundings = _found()
+    surroundings = found()
     run = Runs(open_store(surroundings.artifacts)).choose(run)
     ray = Jobs(surroundings)
     submissions = ray.of_run(run)
@@ -105,7 +73,7 @@ def logs(out: Console, run: str | None) -> int:
 
 
 def stop(out: Console, run: str | None) -> None:
-    surroundings = _found()
+    surroundings = found()
     runs, ray = Runs(open_store(surroundings.artifacts)), Jobs(surroundings)
     run = runs.choose(run)
     active = ray.active(run)
@@ -167,7 +135,7 @@ def _existing(out: Console, run: str | None) -> tuple[Runs, str, JobSpec]:
     return runs, run, runs.job(run)
 
 
-def _found() -> Surroundings:
+def found() -> Surroundings:
     surroundings = local.find()
     if surroundings is None:
         raise UserError("nothing is running on this machine; `make submit JOB=sinusoid` starts it")
@@ -229,15 +197,3 @@ def _fields(job: JobSpec) -> Table:
     for name, value in flatten(job).items():
         table.add_row(name, str(value))
     return table
-
-
-def _state(said: RunStatus, run: str, ray: Jobs | None) -> str:
-    """The state as the driver wrote it; LOST where it says it runs and Ray knows of no such driver."""
-    lost = said.state in ("QUEUED", "RUNNING") and said.workers > 0 and not (ray and ray.active(run))
-    return "LOST" if lost else said.state
-
-
-def _gain(said: RunStatus) -> str:
-    if said.before is None or said.after is None:
-        return ""
-    return f"{said.metric} {format_metric(said.metric, said.before)} → {format_metric(said.metric, said.after)}"

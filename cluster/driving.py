@@ -2,16 +2,14 @@
 
 import hashlib
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from cluster.runs import Runs
+from cluster.stopping import Stopping, impatient, impatient_ppo, stopping
 from cluster.submit import ROOT
 from cluster.workplace import SPOOL, place, pool_of, say
 from meta_service import run as runner
@@ -76,36 +74,19 @@ def _drive(run: str, overrides: Sequence[str], test: bool, owner: Owner) -> Stat
     )
     state: State = "FAILED"
     try:
-        with pool_of(job) as pool, stopping() as should_stop:
+        with pool_of(job) as workers, stopping() as should_stop:
+            pool, ppo = impatient(workers, should_stop), _ppo(job, should_stop)
             if test:
                 folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
-                state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, _ppo(job))
+                state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, ppo)
             else:
                 rescue = open_store(str(SPOOL / f"{run}.rescued"))
-                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, _ppo(job), owner)
+                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, ppo, owner)
     finally:
         if owner.lost:
             tracker.leave()
         tracker.end(state)
     return state
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether somebody asked this process to end: SIGTERM from `make stop`, SIGINT from Ctrl-C."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:  # the second time means: now
-            sys.exit(128 + number)
-        asked.append(number)  # and nothing else: the program may be in the middle of writing a line
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def provenance(job: JobSpec, data: str) -> dict[str, str]:
@@ -119,10 +100,10 @@ def provenance(job: JobSpec, data: str) -> dict[str, str]:
     }
 
 
-def _ppo(job: JobSpec) -> PPO | None:
+def _ppo(job: JobSpec, should_stop: Stopping) -> PPO | None:
     """RLlib's, where there is a Ray and something to train by it."""
     if job.resources.workers == 0 or all(baseline.trainer != "rllib" for baseline in job.baselines):
         return None
     from cluster.rllib import train  # takes seconds to import
 
-    return train
+    return impatient_ppo(train, should_stop)

@@ -69,6 +69,10 @@ class Runs:
         created = {name: float(self.root.read(name)) for name in self.root.list("index/")}
         return [name.removeprefix("index/") for name in sorted(created, key=lambda name: -created[name])]
 
+    def known(self, run: str) -> bool:
+        """Whether there is such a run."""
+        return self.root.exists(f"index/{run}")
+
     def choose(self, run: str | None) -> str:
         """The run of that name, or the newest; UserError where there is none."""
         if run:
@@ -85,7 +89,10 @@ class Runs:
 
     def queue(self, run: str) -> None:
         """Says that the run will go on."""
-        said = self.status(run)._replace(state="QUEUED", time=time.time())
+        self.tell(run, self.status(run)._replace(state="QUEUED", time=time.time()))
+
+    def tell(self, run: str, said: RunStatus) -> None:
+        """Says in a run's place where it is."""
         self.store(run).write(NAME, said.to_bytes())
 
     def check_data(self, run: str, sha256: str) -> None:

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 import jobs
-from cluster import commands
+from cluster import commands, standing, syncing
 from cluster.driving import drive as drive_run
 from cluster.sweep import commands as sweep_commands
 from meta_service.dotted import override
@@ -107,7 +107,7 @@ def sweep(job: str, overrides: tuple[str, ...], dry_run: bool, detach: bool) -> 
 @program.command(help=f"List the runs, newest first, with their progress. {RUN_HELP}")
 @run_argument
 def status(run: str | None) -> None:
-    commands.status(OUT, run)
+    standing.status(OUT, run)
 
 
 @program.command(help=f"Follow a run's output from its beginning. {RUN_HELP}")
@@ -127,6 +127,17 @@ def stop(run: str | None) -> None:
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
 def resume(run: str | None, detach: bool) -> None:
     sys.exit(commands.resume(OUT, run, detach))
+
+
+@program.command()
+@run_argument
+def sync(run: str | None) -> None:
+    """Deliver what dead drivers left on this machine: metrics to MLflow, checkpoints to the runs' store.
+
+    A driver writes both to this machine first, and delivers them in the background; one that was killed, or whose
+    servers were away, leaves some. `resume` delivers them, too. Without RUN: of all runs.
+    """
+    syncing.sync(OUT, run)
 
 
 @program.command(help=f"Test the best checkpoint of a run, under other conditions if fields are given. {RUN_HELP}")

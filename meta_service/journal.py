@@ -185,6 +185,12 @@ class _Speed:
         }
 
 
+def deliver_history(store: ArtifactStore, rescue: ArtifactStore) -> None:
+    """Puts into a run's store what only this machine knows of its curves."""
+    if _read_history(store, rescue) != _read_history(store):
+        store.write("history.json", rescue.read("history.json"))
+
+
 def _read_history(*stores: ArtifactStore | None) -> tuple[list[tuple[int, AdaptationCurve]], list[tuple[int, float]]]:
     """What an earlier part of the run has seen: [(iteration, validation curve)], [(iteration, mean loss)].
 

@@ -46,7 +46,7 @@ from meta_service.storage import ArtifactStore, Conflict, MissingArtifact, Stora
 OWNER = "OWNER"
 LEASE_S, RENEW_S = 30.0, 10.0
 LOOK_S = 1.0  # between two looks whether the owner still lives
-RELEASE_S = 2.0  # how long giving the run back may take
+RELEASE_S = 1.0  # how long giving the run back may take
 ATTEMPTS = 5  # of a swap that damage stands in the way of
 
 

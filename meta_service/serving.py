@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,15 +45,28 @@ def log_model(tracker: Tracker, job: JobSpec, state: MetaState, emit: Emit) -> N
         settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
         paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         env = os.environ | settings | {"PYTHONPATH": paths}
-        try:
-            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired:
-            reason = f"not done after {TIMEOUT_S:g} s"
-        else:
-            if done.returncode == 0:
-                return
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        with tempfile.TemporaryFile("w+") as errors:
+            with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=errors) as logging:
+                code = _wait(logging, emit)
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
+        if code == 0:
+            return
+        reason = f"not done after {TIMEOUT_S:g} s" if code is None else last
     emit("say", {"text": f"the model is not kept in MLflow, its checkpoint is: {reason[:300]}"})
+
+
+def _wait(process: "subprocess.Popen[bytes]", emit: Emit) -> int | None:
+    """Its exit code; None where it took too long. Where `emit` raises, for the run is to end, it is ended, too."""
+    begin = time.monotonic()
+    try:
+        while (passed := time.monotonic() - begin) < TIMEOUT_S:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(0.5)
+            emit("stage", {"title": "keeping the model in MLflow (s)", "done": int(passed), "total": int(TIMEOUT_S)})
+        return None
+    finally:
+        process.kill()
 
 
 def _log(uri: str, run_id: str, folder: str) -> None:

@@ -17,11 +17,12 @@ Say = Callable[[str], None]
 _LOG = logging.getLogger(__name__)
 
 POINTS_PER_KEY = 1_000
+OF_OUTER_STEPS = ("train/", "validation/")  # a resumed run makes steps again, to the same numbers
 INTERVAL_S = 1.0  # between two deliveries: one request costs the server 20 to 30 ms
 LONGEST_PAUSE_S = 30.0
 END_S = 20.0  # how long `end` delivers
 END_SLOW_S = 120.0  # how long it goes on after that, where the server takes what it is given
-END_KILLED_S = 5.0  # the same where somebody waits for the process to go
+END_KILLED_S = 2.0  # the same where somebody waits for the process to go
 
 
 def should_log(iteration: int, iterations: int) -> bool:
@@ -99,6 +100,13 @@ class MLflowTracker:
         self._given = run_id
         self.uri, self._spool, self._say = uri.rstrip("/"), Spool(spool), say
         self._delivery = Delivery(self.uri, self._spool, say)
+        self._known = {
+            (key, entry["step"])
+            for entry in self._spool.entries()
+            if entry["kind"] == "metrics"
+            for key in entry["values"]
+        }
+        self._full = False
         self._closing, self._stop = threading.Event(), threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
@@ -136,10 +144,20 @@ class MLflowTracker:
         self._put("tags", values={name: str(value) for name, value in values.items()})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self._put("metrics", values={name: float(value) for name, value in values.items()}, step=step)
+        """One point for each key, unless an earlier driver of the run came to this step and it is said already."""
+        new = {
+            name: float(value)
+            for name, value in values.items()
+            if not (name.startswith(OF_OUTER_STEPS) and (name, step) in self._known)
+        }
+        if new:
+            self._put("metrics", values=new, step=step)
 
     def artifact(self, name: str, data: bytes) -> None:
-        self._put("artifact", name=name, file=str(self._spool.keep_file(name, data)))
+        try:
+            self._put("artifact", name=name, file=str(self._spool.keep_file(name, data)))
+        except OSError as error:
+            self._say(f"{name} does not go to MLflow, for it cannot be kept in {self._spool.path}: {error.strerror}")
 
     def end(self, state: State) -> None:
         """Delivers what is left, for a bounded time, and says what could not be delivered. Once is enough."""
@@ -165,6 +183,13 @@ class MLflowTracker:
 
     def _put(self, kind: str, **fields: Any) -> None:
         self._spool.append({"kind": kind, "time": int(time.time() * 1000)} | fields)
+        trouble = self._spool.trouble
+        if trouble and not self._full:
+            self._say(
+                f"{self._spool.path} takes nothing ({trouble.strerror}), training goes on and metrics wait in memory; "
+                "make room there"
+            )
+        self._full = trouble is not None
 
     def _deliver(self) -> None:
         """The thread: delivers now and then, after failures with growing pauses, until `end` and nothing is left."""

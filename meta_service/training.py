@@ -14,7 +14,7 @@ from meta_service.progress import Emit
 from meta_service.state import MetaState
 from meta_service.tracking import State, Tracker
 
-STOPPING_S = 2.5  # how long the store may take for what a stopped run leaves: somebody waits for the process to go
+STOPPING_S = 2.0  # how long the store may take for what a stopped run leaves: somebody waits for the process to go
 
 
 def train(
@@ -77,6 +77,6 @@ def _keep(journal: Journal, state: MetaState, end: State, emit: Emit, rescue: Ar
         if checkpoints.local == state.iteration:
             emit("say", {"text": f"iteration {state.iteration:,} is kept in {rescue.address()}, for `make resume`"})
     journal.status("STOPPED" if end == "KILLED" else end, state.iteration)
-    journal.close(timeout)
+    journal.close(timeout and (0.5 if failure else timeout))
     if failure:
         raise failure

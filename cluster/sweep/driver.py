@@ -6,8 +6,9 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-from cluster.driving import as_driver, provenance, stopping
+from cluster.driving import as_driver, provenance
 from cluster.runs import Runs
+from cluster.stopping import impatient, stopping
 from cluster.sweep.board import Board
 from cluster.sweep.executor import connect, execute
 from cluster.sweep.placement import at_once
@@ -72,7 +73,7 @@ def _drive(run: str, owner: Owner) -> State:
                 job = replace(sweep.job, resources=replace(sweep.job.resources, workers=_workers(sweep)))
                 with pool_of(job) as pool:
                     emit = interruptible(print_event, should_stop)
-                    conclude(sweep, book.trials, ledger, store, tracker, pool, emit)
+                    conclude(sweep, book.trials, ledger, store, tracker, impatient(pool, should_stop), emit)
                 state = "FINISHED"
     except Stopped:
         state = "KILLED"
