@@ -15,7 +15,8 @@ from cluster.follow import Follower
 from cluster.runs import Runs
 from cluster.submit import Jobs, new_run
 from cluster.surroundings import Surroundings, configured
-from meta_service.artifacts import open_store
+from cluster.workplace import SPOOL
+from meta_service.artifacts import DirectoryStore, open_store
 from meta_service.dotted import flatten, override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
@@ -108,6 +109,7 @@ def down(out: Console) -> None:
             except UserError as error:  # it is ended all the same, with its latest checkpoint
                 show_error(str(error))
     local.take_down(out.print)
+    DirectoryStore(SPOOL).tidy()  # what drivers that were killed were writing
 
 
 def doctor(out: Console) -> int:

@@ -1,10 +1,11 @@
 """The driver's process: puts a run's parts together, and turns signals and failures into an orderly end."""
 
+import errno
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from filelock import FileLock, Timeout
 
@@ -15,6 +16,7 @@ from cluster.workplace import SPOOL, place, pool_of, say
 from meta_service import run as runner
 from meta_service.artifacts import open_store
 from meta_service.dotted import override
+from meta_service.driver import Stopped
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.ownership import Owner
@@ -22,6 +24,7 @@ from meta_service.ppo import PPO
 from meta_service.progress import print_event
 from meta_service.tracking import MLflowTracker, State
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk without room is nobody's bug
 INTERRUPTED = 130  # the exit code of a run that was asked to stop
 
 
@@ -33,8 +36,8 @@ def drive(run: str, overrides: Sequence[str], test: bool) -> int:
 
 def as_driver(run: str, work: Callable[[Owner], State]) -> int:
     """Does the work of a run's one driver; returns the exit code. A mistake is told as an event."""
-    SPOOL.mkdir(parents=True, exist_ok=True)
     try:
+        SPOOL.mkdir(parents=True, exist_ok=True)
         with FileLock(SPOOL / f"{run}.lock", timeout=0), owned(run) as owner:
             state = work(owner)
     except Timeout:
@@ -42,6 +45,11 @@ def as_driver(run: str, work: Callable[[Owner], State]) -> int:
         return 1
     except UserError as error:
         print_event("error", {"text": str(error)})
+        return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print_event("error", {"text": f"{error.filename or SPOOL}: {error.strerror}; make room, then `make resume`"})
         return 1
     return 0 if state == "FINISHED" else INTERRUPTED
 
@@ -73,19 +81,24 @@ def _drive(run: str, overrides: Sequence[str], test: bool, owner: Owner) -> Stat
         say=say,
     )
     state: State = "FAILED"
-    try:
-        with pool_of(job, run=run) as workers, stopping() as should_stop:
-            pool, ppo = impatient(workers, should_stop), _ppo(job, should_stop)
-            if test:
-                folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
-                state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, ppo)
-            else:
-                rescue = open_store(str(SPOOL / f"{run}.rescued"))
-                state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, ppo, owner)
-    finally:
-        if owner.lost:
-            tracker.leave()
-        tracker.end(state)
+    with stopping() as should_stop:
+        try:
+            with ExitStack() as stack:
+                with should_stop.abandoning():  # a cluster that is full lets its workers wait
+                    pool = impatient(stack.enter_context(pool_of(job, run=run)), should_stop)
+                ppo = _ppo(job, should_stop)
+                if test:
+                    folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT
+                    state = runner.retest(job, store, tracker, pool, print_event, should_stop, folder, ppo)
+                else:
+                    rescue = open_store(str(SPOOL / f"{run}.rescued"))
+                    state = runner.run(job, store, tracker, pool, print_event, should_stop, rescue, ppo, owner)
+        except Stopped:  # before there was anything to keep
+            state = "KILLED"
+        finally:
+            if owner.lost:
+                tracker.leave()
+            tracker.end("KILLED" if should_stop() and state == "FAILED" else state)  # nobody waits long for the end
     return state
 
 

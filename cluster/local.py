@@ -17,6 +17,7 @@ from cluster.probe import is_deserted
 from cluster.services import Place, Service
 from cluster.surroundings import Configured, Surroundings, aws, compose, configured, state_folder
 from meta_service.errors import UserError
+from meta_service.s3_store import abort_uploads
 
 __all__ = ["Surroundings", "bring_up", "check", "find", "take_down", "ui"]
 
@@ -103,9 +104,12 @@ def take_down(say: Say) -> None:
         say("Nothing was running")
         return
     with _locked(place, say):
-        # All at once, and in threads: what they do is wait.
+        # At once, and in threads: what they do is wait. S3 last: the others may have left something half done there.
         with ThreadPoolExecutor(len(ORDER)) as pool:
-            found = list(pool.map(lambda name: process.stop(place.logs, name), reversed(ORDER)))
+            found = list(pool.map(lambda name: process.stop(place.logs, name), reversed(ORDER[1:])))
+        if _running("s3", place):
+            abort_uploads(services.BUCKETS, aws(place, Configured(None, None, None), ports.remembered(place.state)))
+        found.append(process.stop(place.logs, "s3"))
         stopped = [name for name, was_there in zip(reversed(ORDER), found, strict=True) if was_there]
         shutil.rmtree(place.temp, ignore_errors=True)
         for path in filter(is_deserted, services.socket_files(ports.remembered(place.state))):

@@ -180,6 +180,8 @@ class MLflowTracker:
         """Reports no more, and nothing of how the run ended: another driver goes on with it."""
         self._closing.set()
         self._stop.set()
+        self._thread.join(END_KILLED_S)
+        self._spool.close()
 
     def _put(self, kind: str, **fields: Any) -> None:
         self._spool.append({"kind": kind, "time": int(time.time() * 1000)} | fields)

@@ -1,6 +1,7 @@
 """The two stores keep one contract, and each failure is one line that says what to do."""
 
 import errno
+import fcntl
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ import pytest
 from cluster.surroundings import Surroundings
 from meta_service.artifacts import ArtifactStore, DirectoryStore, MissingArtifact, S3Store, StorageError, open_store
 from meta_service.errors import UserError
+from meta_service.s3_store import abort_uploads
 
 OUTSIDE = ("", "/absolute", "../up", "a/../../up", "a//b", "a/./b", "..", "a\\b", "a/", "nul\0")
 
@@ -237,3 +239,24 @@ def test_no_credentials_are_told(s3: S3Store, monkeypatch: pytest.MonkeyPatch, t
 def test_a_bucket_that_is_not_there_is_told_and_not_made(s3: S3Store) -> None:
     assert "has no bucket 'mistyped'" in failure("s3://mistyped/run")
     assert "has no bucket 'mistyped'" in failure("s3://mistyped/run")
+
+
+def test_uploads_in_parts_that_were_begun_and_never_ended_are_ended(s3: S3Store, surroundings: Surroundings) -> None:
+    client, (bucket, _, key) = s3._client, s3.address("large").removeprefix("s3://").partition("/")
+    upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"part")
+    assert abort_uploads([bucket], surroundings.env) == 1
+    assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert s3.list() == []
+
+
+def test_what_a_killed_writer_left_is_tidied_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    store.write("folder/file", b"data")
+    for name, age in ((".old.1.tmp", 60), (".new.2.tmp", 0), (".written.3.tmp", 60)):
+        (tmp_path / "folder" / name).touch()
+        os.utime(tmp_path / "folder" / name, (time.time() - age,) * 2)
+    with (tmp_path / "folder" / ".written.3.tmp").open() as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        store.tidy()
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == {"file", ".new.2.tmp", ".written.3.tmp"}

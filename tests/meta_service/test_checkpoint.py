@@ -14,6 +14,7 @@ from meta_service.artifacts import DirectoryStore, StorageError, open_store
 from meta_service.checkpoint import Checkpoints
 from meta_service.pointer import Pointer
 from meta_service.state import MetaState
+from tests.meta_service.full import full_disk
 
 
 def state(iteration: int) -> MetaState:
@@ -274,3 +275,121 @@ def test_the_bits_come_back_from_s3(
     again = Checkpoints(open_store(root))
     assert same(again.latest(), state(5))
     assert same(again.best(), state(1))
+
+
+# on this machine first
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> tuple[Unsteady, DirectoryStore]:
+    """A store that takes nothing, and a folder of this machine."""
+    store = Unsteady(tmp_path / "store")
+    store.failing = True
+    return store, DirectoryStore(tmp_path / "here")
+
+
+Away = tuple[Unsteady, DirectoryStore]
+
+
+def silent(text: str) -> None: ...
+
+
+def test_what_the_store_does_not_take_is_kept_on_this_machine_as_it_comes(away: Away) -> None:
+    store, here = away
+    checkpoints = Checkpoints(store, silent, rescue=here)
+    for iteration in (1, 2, 3):
+        with pytest.raises(StorageError, match="away"):
+            checkpoints.save(state(iteration), best=iteration == 2)
+        assert same(Checkpoints(here).latest(), state(iteration))
+        assert checkpoints.local == iteration
+        assert checkpoints.durable is None
+    assert same(Checkpoints(here).best(), state(2))
+
+
+def test_the_next_driver_delivers_what_was_kept_and_goes_on_from_it(away: Away) -> None:
+    store, here = away
+    dead = Checkpoints(store, silent, rescue=here)
+    for iteration in (1, 2, 3):
+        with pytest.raises(StorageError):
+            dead.save(state(iteration), best=iteration == 2)
+    store.failing = False
+    following = Checkpoints(store, silent, rescue=here)
+    assert same(following.latest(), state(3))
+    assert same(following.best(), state(2))
+    following.wait()
+    assert same(Checkpoints(store).latest(), state(3))
+    assert same(Checkpoints(store).best(), state(2))
+    following.forget()
+    assert here.list() == []
+    assert following.durable == 3
+    assert following.local is None
+
+
+def test_what_was_kept_is_not_forgotten_before_the_store_has_it(away: Away) -> None:
+    store, here = away
+    checkpoints = Checkpoints(store, silent, rescue=here)
+    checkpoints.save_async(state(1))
+    with pytest.raises(StorageError):
+        checkpoints.wait()
+    checkpoints.forget()
+    assert same(Checkpoints(here).latest(), state(1))
+
+
+def test_what_was_kept_is_not_taken_where_the_store_has_newer(tmp_path: Path) -> None:
+    store, here = DirectoryStore(tmp_path / "store"), DirectoryStore(tmp_path / "here")
+    Checkpoints(here).save(state(1))
+    Checkpoints(store).save(state(2))
+    checkpoints = Checkpoints(store, silent, rescue=here)
+    assert same(checkpoints.latest(), state(2))
+    assert here.list() == []
+
+
+def test_damage_to_all_that_was_kept_is_said_and_the_store_s_own_is_taken(away: Away) -> None:
+    store, here = away
+    with pytest.raises(StorageError):
+        Checkpoints(store, silent, rescue=here).save(state(2))
+    store.failing = False
+    Checkpoints(store).save(state(1))
+    for name in here.list("parts/"):
+        here.write(name, b"")
+    said: list[str] = []
+    assert same(Checkpoints(store, said.append, rescue=here).latest(), state(1))
+    assert "is damaged" in said[0]
+
+
+def test_a_silent_store_does_not_hold_up_what_is_kept_on_this_machine(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    class Silent(DirectoryStore):
+        def write(self, name: str, data: bytes) -> None:
+            gate.wait()
+            super().write(name, data)
+
+    here = DirectoryStore(tmp_path / "here")
+    checkpoints = Checkpoints(Silent(tmp_path / "store"), silent, rescue=here)
+    for iteration in (1, 2, 3):
+        with pytest.raises(StorageError, match="did not take"):
+            checkpoints.save(state(iteration), timeout=0.01)
+    deadline = time.monotonic() + 30
+    while not same(Checkpoints(here).latest(), state(3)):
+        assert time.monotonic() < deadline
+    gate.set()
+    checkpoints.wait()
+
+
+def test_a_full_disk_is_said_once_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    store, here = DirectoryStore(tmp_path / "store"), DirectoryStore(tmp_path / "here")
+    said: list[str] = []
+    checkpoints = Checkpoints(store, said.append, rescue=here)
+    checkpoints.save(state(1))
+    with full_disk(100):
+        for iteration in (2, 3):
+            with pytest.raises(StorageError, match="File too large; check the folder's rights and free space"):
+                checkpoints.save(state(iteration))
+    assert len(said) == 2
+    assert "checkpoints are not kept on this machine" in said[0] + said[1]
+    assert not list(tmp_path.rglob("*.tmp"))
+    for place in (store, here):
+        assert same(Checkpoints(place).latest(), state(1))
+    checkpoints.save(state(4))
+    assert same(Checkpoints(store).latest(), state(4))

@@ -1,6 +1,7 @@
 """Tracking: training never waits for MLflow, and MLflow gets every point once, with the time it was measured."""
 
 import json
+import os
 import socket
 import socketserver
 import subprocess
@@ -17,8 +18,9 @@ import pytest
 from cluster.surroundings import Surroundings
 from meta_service import tracking
 from meta_service.delivery import Delivery
-from meta_service.spool import Spool
+from meta_service.spool import Spool, peek
 from meta_service.tracking import MemoryTracker, MLflowTracker, Point, Tracker, should_log
+from tests.meta_service.full import full_disk
 
 
 class Relay(socketserver.ThreadingTCPServer):
@@ -339,6 +341,44 @@ def test_points_the_server_refuses_hold_up_nothing(server: Server, start: Start)
     assert "refuses metrics" in said[0]
 
 
+def test_an_outer_step_that_is_made_again_is_told_once(server: Server, closed_port: int, start: Start) -> None:
+    killed = start(f"http://127.0.0.1:{closed_port}")
+    for step in (1, 2, 3):
+        killed.metrics({"train/loss": 1 / step, "validation/step1/mse": 2.0}, step)
+    killed.leave()
+    resumed = start(server.uri)
+    for step in (2, 3, 4):
+        resumed.metrics({"train/loss": 1 / step, "train/kl": 3.0, "test/5-shot/mse": 1.0}, step)
+    resumed.end("FINISHED")
+    assert [step for step, _, _ in server.history(resumed.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert [step for step, _, _ in server.history(resumed.run_id, "train/kl")] == [2, 3, 4]
+
+
+def test_who_leaves_a_run_to_another_driver_says_nothing_of_its_end(server: Server, start: Start) -> None:
+    tracker = start(server.uri)
+    wait_for(lambda: tracker.run_id)
+    tracker.leave()
+    tracker.end("FAILED")
+    assert server.run(tracker.run_id).info.status == "RUNNING"
+
+
+def test_a_full_disk_costs_no_point_once_there_is_room(server: Server, start: Start) -> None:
+    said: list[str] = []
+    tracker = start(server.uri, said=said)
+    wait_for(lambda: tracker.run_id)
+    tracker.metrics({"train/loss": 1.0}, 1)
+    with full_disk(tracker._spool.path.stat().st_size + 10):
+        tracker.metrics({"train/loss": 2.0}, 2)
+        tracker.metrics({"train/loss": 3.0}, 3)
+        tracker.artifact("curve.png", b"png" * 10_000)
+    tracker.metrics({"train/loss": 4.0}, 4)
+    tracker.end("FINISHED")
+    assert [step for step, _, _ in server.history(tracker.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert len(said) == 2
+    assert "takes nothing (No space left on device), training goes on" in said[0]
+    assert "curve.png does not go to MLflow" in said[1]
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
     spool = Spool(tmp_path / "queue")
@@ -375,3 +415,44 @@ def test_a_queue_that_was_deleted_begins_again(spool: Spool) -> None:
     again.append({"n": 2})
     assert [entry["n"] for entry, _ in again.unsent()] == [2]
     again.close()
+
+
+def test_what_no_writer_wrote_is_passed_over(spool: Spool) -> None:
+    spool.append({"n": 1})
+    with spool.path.open("ab") as file:
+        file.write(b"\0\0\0\n[]\n")
+    spool.acknowledge(0)
+    spool._sent.write_bytes(b"")
+    again = Spool(spool.path)
+    again.append({"n": 2})
+    assert [entry["n"] for entry, _ in again.unsent()] == [1, 2]
+    again.close()
+
+
+def test_a_look_at_what_is_left_changes_nothing(spool: Spool) -> None:
+    spool.append({"n": 1})
+    spool.append({"n": 2})
+    spool.acknowledge(next(after for _, after in spool.unsent()))
+    with spool.path.open("ab") as file:
+        file.write(b'{"n": 3')  # being written
+    size = spool.path.stat().st_size
+    assert peek(spool.path) == [{"n": 2}]
+    assert spool.path.stat().st_size == size
+    assert peek(spool.path.with_name("none")) == []
+
+
+def test_the_disk_has_what_was_put_in_when_the_spool_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    real = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    spool = Spool(tmp_path / "noted")
+    for n in range(50):
+        spool.append({"n": n})
+    spool.close()
+    assert synced[-1] == spool.path.stat().st_size
+    assert len(synced) <= 50
