@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tests.chaos.disturbed import Disturbed
 from tests.chaos.faults import FAULTS
 from tests.chaos.kinds import job_of
-from tests.chaos.scene import Disturbed, Scene
+from tests.chaos.scene import Scene
 
 GAP = {"sinusoid": 16, "images": 5, "omniglot": 5, "navigation": 6}
 """Outer steps between two faults: half a second to a second."""

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from tests.chaos.disturbed import Disturbed
 from tests.chaos.proxy import Mode, Proxy
-from tests.chaos.scene import Disturbed, parent_of
+from tests.chaos.scene import parent_of
 
 CALLS = 3  # so many of a driver's calls are made to fail
 Act = Callable[[Disturbed, random.Random], None]

@@ -8,8 +8,9 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
+from tests.chaos.disturbed import Disturbed
 from tests.chaos.kinds import job_of
-from tests.chaos.scene import Disturbed, Scene
+from tests.chaos.scene import Scene
 
 
 class Outage(NamedTuple):

@@ -22,10 +22,11 @@ from cluster import local
 from cluster.services import Place, token
 from cluster.surroundings import Surroundings, state_folder
 from tests.chaos.campaign import Outcome, carry_out
+from tests.chaos.disturbed import Failure
 from tests.chaos.faults import FAULTS
 from tests.chaos.nodes import Nodes
 from tests.chaos.outage import Outage, outage
-from tests.chaos.scene import Failure, Scene
+from tests.chaos.scene import Scene
 
 KINDS = ("sinusoid", "omniglot" if os.environ.get("DATA_ROOT") else "images", "navigation")
 PER_RUN = 40
@@ -39,7 +40,7 @@ def schedule(faults: int, seed: int, among: Sequence[str]) -> list[tuple[str, li
     rng = random.Random(seed)
     names = ([*among] * (faults // len(among) + 1))[:faults]
     rng.shuffle(names)
-    count = max(len(KINDS), math.ceil(faults / PER_RUN))
+    count = min(faults, max(len(KINDS), math.ceil(faults / PER_RUN)))
     runs = [names[number::count] for number in range(count)]
     return [(KINDS[i % len(KINDS)], names, random.Random(f"{seed}/{i}")) for i, names in enumerate(runs)]
 
@@ -140,7 +141,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"run {number + 1} of {len(runs)}: the bits of an undisturbed one, nothing lost, nothing twice")
         if asked.outage:
             print(words(outage(scene, asked.outage), asked.outage))
-    print(table(outcomes))
+    if outcomes:
+        print(table(outcomes))
     return 0
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.checker import violations
+from tests.chaos.disturbed import Disturbed
 from tests.chaos.faults import FAULTS
 from tests.chaos.kinds import job_of
 from tests.chaos.planted import WRONG_STEP
-from tests.chaos.scene import Disturbed, Scene
+from tests.chaos.scene import Scene
 
 ENOUGH = 16  # steps
 
