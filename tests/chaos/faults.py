@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tests.chaos.disturbed import Disturbed
@@ -32,29 +31,18 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _victim(run: Disturbed, rng: random.Random) -> int | None:
-    """A worker, rather one that is at work."""
-    found = run.scene.workers()
+def _victim(run: Disturbed, rng: random.Random) -> int:
+    """A worker, rather one that is at work; waits until there is one."""
+    found: dict[int, str] = {}
+    while not found:
+        run.until(lambda: bool(run.scene.workers()))
+        found = run.scene.workers()
     busy = [pid for pid, title in found.items() if title != "ray::TaskWorker"]
-    chosen = sorted(busy or found)
-    return rng.choice(chosen) if chosen else None
+    return rng.choice(sorted(busy or found))
 
 
 def to_worker(number: signal.Signals) -> Act:
-    def act(run: Disturbed, rng: random.Random) -> None:
-        if victim := _victim(run, rng):
-            _signal(victim, number)
-
-    return act
-
-
-def out_of_memory(run: Disturbed, rng: random.Random) -> None:
-    """The worker gets no page more than it has."""
-    if victim := _victim(run, rng):
-        with suppress(ProcessLookupError, OSError):
-            pages = int(Path(f"/proc/{victim}/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() // 2
-            resource.prlimit(victim, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    return lambda run, rng: _signal(_victim(run, rng), number)
 
 
 def ten_times_slower(run: Disturbed, rng: random.Random) -> None:
@@ -68,13 +56,16 @@ def ten_times_slower(run: Disturbed, rng: random.Random) -> None:
             _signal(victim, signal.SIGCONT)
             time.sleep(0.01)
 
-    if victim:
-        run.later(0, hold)
+    run.later(0, hold)
 
 
-def in_worker(name: Literal["exception", "nan"]) -> Act:
+def in_worker(name: Literal["exception", "memory", "nan"]) -> Act:
+    """One of the next blocks fails that way; waits until it has."""
+
     def act(run: Disturbed, rng: random.Random) -> None:
-        (run.folder / "faults" / name).touch()
+        file = run.folder / "faults" / name
+        file.touch()
+        run.until(lambda: not file.exists())
 
     return act
 
@@ -132,7 +123,7 @@ FAULTS = {
     "worker SIGKILL": Fault(to_worker(signal.SIGKILL)),
     "worker SIGSEGV": Fault(to_worker(signal.SIGSEGV)),
     "worker SIGSTOP": Fault(to_worker(signal.SIGSTOP)),
-    "worker out of memory": Fault(out_of_memory),
+    "worker out of memory": Fault(in_worker("memory")),
     "worker 10 x slower": Fault(ten_times_slower),
     "worker exception": Fault(in_worker("exception")),
     "worker's result not finite": Fault(in_worker("nan")),

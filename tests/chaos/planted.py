@@ -1,6 +1,7 @@
 """What is done to a driver from inside: a worker that can be told to fail, and bugs that the harness has to find."""
 
 import os
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from meta_service.delivery import Delivery
 from meta_service.pool import Blocks
 
 FAULTS = "CHAOS_FAULTS"
-"""The folder in which a file named `exception` or `nan` makes one block fail that way; it is taken away by that."""
+"""The folder in which a file named `exception`, `memory` or `nan` makes one block fail that way, and is gone then."""
+SPARE_BYTES = 64 << 20  # a worker that is to run out of memory gets so many more, and takes eight times that
 BUG = "CHAOS_BUG"
 """The name of a bug below."""
 
@@ -38,16 +40,23 @@ def unreliable(worker: type, folder: Path) -> type:
             return False
         return True
 
+    def fail() -> None:
+        if claim("exception"):
+            raise RuntimeError("a fault on purpose")
+        if claim("memory"):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + SPARE_BYTES
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # and it stays so
+            np.ones(SPARE_BYTES)
+
     class UnreliableWorker(worker):  # type: ignore[misc]
         def meta_gradient(self, *arguments: Any) -> Any:
-            if claim("exception"):
-                raise RuntimeError("a fault on purpose")
+            fail()
             vector, loss = super().meta_gradient(*arguments)
             return (vector * np.float32("nan") if claim("nan") else vector), loss
 
         def answer(self, *arguments: Any) -> Any:
-            if claim("exception"):
-                raise RuntimeError("a fault on purpose")
+            fail()
             found = super().answer(*arguments)
             if found.vector is not None and claim("nan"):
                 found = found._replace(vector=found.vector * np.float32("nan"))
