@@ -35,14 +35,15 @@ def outage(scene: Scene, seconds: float) -> Outage:
     run = Disturbed(scene, job, random.Random(0), workers=(2,))
     try:
         run.until_step(100)  # all workers are there
+        around = min(seconds / 2, 20.0)
         started = time.time()
-        run.until(lambda: time.time() > started + seconds / 2)
+        run.until(lambda: time.time() > started + around)
         scene.mlflow.set("down")
         left = time.time()
         run.until(lambda: time.time() > left + seconds)
         scene.mlflow.set("fine")
         back = time.time()
-        run.until(lambda: time.time() > back + seconds / 2)
+        run.until(lambda: time.time() > back + around)
         ended = time.time()
         os.kill(run.pid, signal.SIGTERM)
         while run.alive():
