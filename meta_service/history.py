@@ -16,8 +16,8 @@
 `step` is the number of outer steps that led to a state, or that will have led to the one that is being made: what is
 accepted for step 1 makes the state of step 1. It is null where an evaluation asks. A driver counts its rounds: all
 blocks are asked the same `question` once a round, and have one accepted answer in it. A step of supervised learning is
-one round ("gradient"), one of policies many ("gradient" first). `state` and `theta` are SHA-256 digests; theta is a part of the state that it stands beside, and what
-an answer was computed for.
+one round ("gradient"), one of policies many ("gradient" first). `state` and `theta` are SHA-256 digests; theta is a
+part of the state it stands beside, or what an answer was computed for.
 """
 
 import json
