@@ -91,14 +91,15 @@ class RayPool:
                 block, member = found
                 round_.called(block, member, now)
                 self._call(question, ticket._replace(block=block), member, arguments, blocks[block], now)
+            if not round_.waiting:
+                self._draw_ahead(question)
             for ref in self._wait(round_, now):
                 if ref in self.crew.starting:
                     self._free += filter(None, [self.crew.welcome(ref)])
                 else:
                     self._receive(self._out.pop(ref), ref, round_, question, blocks)
             self._replace_hung(round_)
-            if not round_.waiting:
-                self._draw_ahead(question)
+        self._draw_ahead(question)
         self.pace.forgive()
         return [round_.answers[block] for block in range(len(blocks))]
 

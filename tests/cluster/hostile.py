@@ -113,3 +113,10 @@ class Counting(TaskWorker):
         assert isinstance(self.learner, Learner)
         self.ahead += tuple(seeds) in self.learner.drawn
         return super().meta_gradient(theta, seeds)
+
+
+class Holder:
+    """An actor of somebody else, that takes room."""
+
+    def here(self) -> bool:
+        return True

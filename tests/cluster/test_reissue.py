@@ -16,9 +16,11 @@ from cluster.crew import Member
 from cluster.pool import RayPool
 from meta_service.driver import meta_train
 from meta_service.job import JobSpec, Resources
+from meta_service.objective import MetaGradient
 from meta_service.params import sha256
 from meta_service.pool import LocalPool
-from tests.cluster.hostile import Confused, Counting, Hostile
+from meta_service.state import MetaState
+from tests.cluster.hostile import Confused, Counting, Holder, Hostile
 from tests.cluster.small import POLICIES, SINUSOID, Nobody, digest, pool_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -109,6 +111,26 @@ def test_an_answer_to_another_question_is_dropped_and_asked_for_again(events: An
     pool = Pool(job, job.init().params, print)
     assert digest(job, pool) == digest(job, LocalPool.of(job))
     assert len(events("dropped")) == 1
+    pool.close()
+
+
+def test_a_worker_for_which_there_is_room_later_is_used_from_then_on(events: Any) -> None:
+    holder = ray.remote(Holder).options(num_cpus=2).remote()  # type: ignore[attr-defined]
+    ray.get(holder.here.remote())
+    job = replace(JOB, iterations=10**6, resources=Resources(workers=2, cpus_per_worker=1.5))  # of 4: room for one
+    pool = RayPool(job, job.init().params, print)
+    seen: list[int] = []
+
+    class Watching(Nobody):
+        def stepped(self, state: MetaState, mean: MetaGradient) -> None:
+            seen.append(len(pool.crew.starting))
+            if state.iteration == 1:
+                ray.kill(holder)
+
+    meta_train(job, pool, job.init(), Watching(), lambda: len(seen) > 3 and not any(seen[-3:]))
+    assert seen[0] == 1
+    assert {event["worker"] for event in events("accepted") if event["step"] == 1} < {0, 1}
+    assert {event["worker"] for event in events("accepted") if event["step"] == len(seen)} == {0, 1}
     pool.close()
 
 
