@@ -169,7 +169,9 @@ def test_a_driver_cut_off_from_s3_and_mlflow_stops_soon_and_what_it_kept_is_deli
 
         code, output = here.run("status", run)
         assert code == 0, output
-        assert f"durable to step {durable:,}, local to step {reached:,}" in output
+        told = re.search(rf"durable to step ([\d,]+), local to step {reached:,}", output)
+        assert told, output
+        assert int(told[1].replace(",", "")) <= durable  # the answer to the last commit may have got lost
 
     runs = Runs(open_store(surroundings.artifacts))
     assert has_something(run, here.spool)
