@@ -21,6 +21,7 @@ from meta_service.ownership import Owner
 from meta_service.pointer import BEST, LATEST
 from meta_service.spool import Spool, peek
 from meta_service.status import NAME, RunStatus
+from meta_service.tracking import address_of
 
 Say = Callable[[str], None]
 
@@ -101,12 +102,12 @@ def deliver(runs: Runs, name: str, mlflow: str, say: Say, folder: Path = SPOOL) 
     run, _, trial = name.partition(".")
     try:
         with FileLock(folder / f"{name}.lock", timeout=0):
-            points, files = _metrics(folder / name, mlflow, say)
+            points, files, facts = _metrics(folder / name, mlflow, say)
             store = runs.store(run).under(f"trials/{int(trial):04d}") if trial else runs.store(run)
-            with _owned(store, say) as owner:
+            with _owned(store, place(folder), say) as owner:
                 iteration = _checkpoints(store, DirectoryStore(folder / f"{name}.rescued"), owner, say)
                 if not trial:
-                    _tell(runs, run, iteration)
+                    _tell(runs, run, iteration, address_of(mlflow, facts), facts.get("run_id"))
             return Synced(points, files, iteration)
     except Timeout:
         raise UserError(
@@ -115,19 +116,19 @@ def deliver(runs: Runs, name: str, mlflow: str, say: Say, folder: Path = SPOOL) 
 
 
 @contextmanager
-def _owned(store: ArtifactStore, say: Say) -> Iterator[Owner]:
-    owner = Owner.take(store, place(), say)
+def _owned(store: ArtifactStore, place: str, say: Say) -> Iterator[Owner]:
+    owner = Owner.take(store, place, say)
     try:
         yield owner
     finally:
         owner.release()
 
 
-def _metrics(path: Path, mlflow: str, say: Say) -> tuple[int, int]:
-    """How many points and files were delivered."""
+def _metrics(path: Path, mlflow: str, say: Say) -> tuple[int, int, dict[str, str]]:
+    """How many points and files were delivered, and what is known of the MLflow run."""
     waiting = peek(path)
     if not waiting:
-        return 0, 0
+        return 0, 0, {}
     spool = Spool(path)
     try:
         kinds = [entry["kind"] for entry, _ in spool.unsent()]
@@ -141,7 +142,7 @@ def _metrics(path: Path, mlflow: str, say: Say) -> tuple[int, int]:
                 f"MLflow at {mlflow} took {points:,} points, {_count(left)[0]:,} are still in {path}: {error}; "
                 "try `make doctor`"
             )
-        return points, files
+        return points, files, spool.facts
     finally:
         spool.close()
 
@@ -158,13 +159,15 @@ def _checkpoints(store: ArtifactStore, rescue: DirectoryStore, owner: Owner, say
     return local if local is not None and local > (before or -1) else None
 
 
-def _tell(runs: Runs, run: str, iteration: int | None) -> None:
+def _tell(runs: Runs, run: str, iteration: int | None, tracking: str, run_id: str | None) -> None:
     """For `make status`: a driver that was killed could not say that it ended, or how far it came."""
     said = runs.status(run)
     if said.state == "RUNNING":
         said = said._replace(state="STOPPED", time=time.time())
     if iteration is not None:
         said = said._replace(iteration=max(said.iteration, iteration), durable=iteration, local=None)
+    if run_id:
+        said = said._replace(tracking=tracking, mlflow_run_id=run_id)
     runs.tell(run, said)
 
 

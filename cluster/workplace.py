@@ -14,9 +14,9 @@ from meta_service.progress import print_event
 SPOOL = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "meta_service" / "spool"
 
 
-def place() -> str:
+def place(folder: Path = SPOOL) -> str:
     """Names the spool's folder, and with it the file locks in it: who holds one knows that no other of it lives."""
-    path = SPOOL / "place"
+    path = folder / "place"
     if not path.exists():
         draft = path.with_name(f"place.{uuid.uuid4().hex}")
         draft.write_text(uuid.uuid4().hex)

@@ -30,6 +30,11 @@ def should_log(iteration: int, iterations: int) -> bool:
     return iteration == iterations or iteration % max(1, math.ceil(iterations / POINTS_PER_KEY)) == 0
 
 
+def address_of(uri: str, facts: Mapping[str, str]) -> str:
+    """Where a person looks at the run of a spool with these facts; "" where it was not made yet."""
+    return f"{uri}/#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}" if "run_id" in facts else ""
+
+
 class Tracker(Protocol):
     """Where a run reports to. No call waits for a network but `end`, and that for a bounded time."""
 
@@ -134,8 +139,7 @@ class MLflowTracker:
 
     @property
     def address(self) -> str:
-        facts = self._spool.facts
-        return f"{self.uri}/#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}" if "run_id" in facts else ""
+        return address_of(self.uri, self._spool.facts)
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._put("params", values={name: str(value) for name, value in values.items()})

@@ -101,7 +101,7 @@ def test_death_at_every_moment_on_files_leaves_a_valid_checkpoint_and_no_rest(me
     assert in_order(outcomes)
 
 
-STRIDE = 5  # each of S3's moments takes half a second
+STRIDE = 4  # each of S3's moments takes half a second
 
 
 def test_death_before_calls_of_s3_leaves_a_valid_checkpoint(
