@@ -37,8 +37,9 @@ class Checkpoints:
         lies there from an earlier driver is delivered first.
         """
         self._say, self._owner = say, owner
-        self._there = Commits(store, say, keep, owner)
-        self._here = Commits(rescue, say, 1) if rescue else None
+        recorded = owner is not None
+        self._there = Commits(store, say, keep, owner, recorded)
+        self._here = Commits(rescue, say, 1, recorded=recorded) if rescue else None
         self._sending, self._keeping = Background("checkpoint"), Background("rescue")
         self._lock, self._lock_here = threading.Lock(), threading.Lock()
         self._waiting: dict[str, Commit] = {}  # the newest of all and the newest best one, until they are stored

@@ -63,9 +63,20 @@ def pack(state: MetaState, metrics: Mapping[str, float], best: bool = False) -> 
 class Commits:
     """Writes and reads the checkpoints of one store."""
 
-    def __init__(self, store: ArtifactStore, say: Callable[[str], None], keep: int, owner: Owner | None = None) -> None:
-        """`say` is told, in a line each, of damage found; `keep`: how many, beside the best."""
+    def __init__(
+        self,
+        store: ArtifactStore,
+        say: Callable[[str], None],
+        keep: int,
+        owner: Owner | None = None,
+        recorded: bool = False,
+    ) -> None:
+        """`say` is told, in a line each, of damage found; `keep`: how many, beside the best.
+
+        `recorded`: these are the checkpoints of a run, and no baseline's: its history tells of them.
+        """
         self.store, self._say, self._keep, self._owner = store, say, keep, owner
+        self._recorded = recorded and history.wanted()
 
     def write(self, commit: Commit, newest: bool = True) -> None:
         """Stores it. Raises StorageError, and Superseded where another driver owns the run."""
@@ -75,7 +86,7 @@ class Commits:
             self._point(BEST, commit.manifest_name)
         if newest:
             self._point(LATEST, commit.manifest_name)  # the commit point: from here on it counts
-        if history.wanted():
+        if self._recorded:
             state = json.loads(commit.manifest)["state_sha256"]
             history.record("committed", step=commit.iteration, state=state, where=self.store.address())
         self._prune()

@@ -1,5 +1,6 @@
 """Of all drivers that want a run exactly one commits, however their steps fall between each other's."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -320,3 +321,18 @@ def test_a_store_that_is_away_does_not_cost_the_owner_the_run(
             checkpoints_of(folder, owner).save(state(1))
     checkpoints_of(folder, owner).save(state(2))
     assert same(checkpoints_of(folder).latest(), state(2))
+
+
+def test_the_history_tells_who_owned_the_run_and_what_was_committed_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("META_HISTORY", str(tmp_path / "history"))
+    store, here = DirectoryStore(tmp_path / "run"), DirectoryStore(tmp_path / "here")
+    owner = take(store)
+    Checkpoints(store, [].append, owner=owner, rescue=here).save(state(3))
+    Checkpoints(store.under("baselines/oracle"), [].append).save(state(9))  # not the run's
+    events = [json.loads(line) for line in (tmp_path / "history").read_text().splitlines()]
+    assert events[0]["kind"] == "owned"
+    assert events[0]["by"] == owner.claim.id
+    committed = {(event["step"], event["state"], event["where"]) for event in events[1:]}
+    assert committed == {(3, state(3).sha256(), store.address()), (3, state(3).sha256(), here.address())}
