@@ -86,6 +86,7 @@ def _drive(run: str, overrides: Sequence[str], test: bool, owner: Owner) -> Stat
             with ExitStack() as stack:
                 with should_stop.abandoning():  # a cluster that is full lets its workers wait
                     pool = impatient(stack.enter_context(pool_of(job, run=run)), should_stop)
+                    should_stop.listen()
                 ppo = _ppo(job, should_stop)
                 if test:
                     folder = f"tests/{time.strftime('%Y%m%d-%H%M%S')}" if overrides else runner.REPORT

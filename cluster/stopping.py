@@ -32,6 +32,10 @@ class Stopping:
     def __call__(self) -> bool:
         return self.asked
 
+    def listen(self) -> dict[int, Any]:
+        """From here on the signals are this one's; whose they were. Again after Ray was joined, which takes SIGTERM."""
+        return {number: signal.signal(number, self.signalled) for number in (signal.SIGTERM, signal.SIGINT)}
+
     def signalled(self, number: int, frame: Any) -> None:
         """The signals' handler: does as little as it can, for the program may be in the middle of writing a line."""
         if self._late and self._inside:
@@ -69,7 +73,7 @@ class Stopping:
 def stopping() -> Iterator[Stopping]:
     """Whether somebody asked this process to end: SIGTERM from `make stop`, SIGINT from Ctrl-C."""
     asked = Stopping()
-    before = {number: signal.signal(number, asked.signalled) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = asked.listen()
     try:
         yield asked
     finally:

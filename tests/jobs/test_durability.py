@@ -25,7 +25,7 @@ from meta_service.errors import UserError
 from tests.gate import Gate
 
 ROOT = Path(__file__).resolve().parents[2]
-ENDLESS = ["iterations=1000000", "resources.workers=0", "checkpoint_every=20", "validate_every=40"]
+ENDLESS = ["iterations=50000", "resources.workers=0", "checkpoint_every=20", "validate_every=40"]
 ENDLESS += ["validation.num_tasks=4"]
 
 
