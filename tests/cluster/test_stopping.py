@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from cluster import stopping as module
-from cluster.stopping import impatient, stopping
+from cluster.stopping import Stopping, impatient, stopping
 from meta_service.driver import Stopped
 
 
@@ -37,6 +37,17 @@ class Slow:
         return "gradient"
 
 
+def given_up(pool: Any, asked: Stopping, within_s: float) -> Any:
+    """The objective whose gradient was given up, soon enough after somebody asked for the end."""
+    objective: Any = impatient(pool, asked).objective([])
+    ask()
+    begin = time.monotonic()
+    with pytest.raises(Stopped):
+        objective.gradient({})
+    assert time.monotonic() - begin < within_s
+    return objective
+
+
 def test_a_signal_is_only_noted_where_nothing_takes_long() -> None:
     with stopping() as asked:
         assert not asked()
@@ -47,12 +58,7 @@ def test_a_signal_is_only_noted_where_nothing_takes_long() -> None:
 def test_an_outer_step_that_takes_too_long_is_given_up() -> None:
     pool: Any = Slow()
     with stopping() as asked:
-        objective: Any = impatient(pool, asked).objective([])
-        ask()
-        begin = time.monotonic()
-        with pytest.raises(Stopped):
-            objective.gradient({})
-        assert time.monotonic() - begin < 30
+        objective = given_up(pool, asked, 30)
         with pytest.raises(Stopped):  # and none is begun any more
             objective.gradient({})
 
@@ -96,10 +102,5 @@ def test_waiting_for_ray_is_given_up_too() -> None:
 
     pool: Any = OnRay()
     with stopping() as asked:
-        objective: Any = impatient(pool, asked).objective([])
-        ask()
-        begin = time.monotonic()
-        with pytest.raises(Stopped):
-            objective.gradient({})
-        assert time.monotonic() - begin < 60
+        given_up(pool, asked, 60)
     ray.cancel(reference, force=True)
