@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import workloads
 from benchmarks.process import ADDRESSES
 from cluster import local, ports
+from cluster.services import INLINE
 from cluster.surroundings import state_folder
 from meta_service.artifacts import open_store
 from meta_service.checkpoint import Checkpoints
@@ -73,7 +74,7 @@ def embedded(say: Callable[[str], None]) -> Iterator[dict[str, str]]:
         surroundings = local.bring_up(say)
         gcs = ports.remembered(state_folder())["ray.gcs"]
         token = Path(surroundings.env["RAY_AUTH_TOKEN_PATH"]).read_text()
-        yield surroundings.env | {"RAY_ADDRESS": f"127.0.0.2:{gcs}", "RAY_AUTH_TOKEN": token}
+        yield surroundings.env | INLINE | {"RAY_ADDRESS": f"127.0.0.2:{gcs}", "RAY_AUTH_TOKEN": token}
     finally:
         local.take_down(say)
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,11 +93,19 @@ def measure(steps: int, into: str) -> dict[str, Any]:
         """Writes down when it computed."""
 
         def meta_gradient(self, theta: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, float]:
+            with self._timed():
+                return super().meta_gradient(theta, seeds)
+
+        def prepare(self, seeds: Sequence[int]) -> None:
+            with self._timed():
+                super().prepare(seeds)
+
+        @contextmanager
+        def _timed(self) -> Iterator[None]:
             start = time.monotonic()
-            result = super().meta_gradient(theta, seeds)
+            yield
             with (folder / f"{os.getpid()}.spans").open("a") as out:
                 print(json.dumps(Span(os.getpid(), start, time.monotonic())), file=out)
-            return result
 
     class TimedPool(RayPool):
         worker = TimedWorker

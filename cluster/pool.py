@@ -3,9 +3,12 @@
 import hashlib
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,14 +25,17 @@ from cluster.policy_objective import GATHERING, RayPolicyObjective
 from cluster.question import Question, Ticket, again, place_of
 from cluster.worker import TaskWorker
 from meta_service import history
+from meta_service.allocator import keep_freed_memory
 from meta_service.episode import Split
 from meta_service.errors import UserError
 from meta_service.job import Evaluation, JobSpec
 from meta_service.objective import MetaGradient, Objective
 from meta_service.params import Params, flatten, sha256, unflatten
-from meta_service.pool import Blocks, add_in_order
+from meta_service.pool import Blocks
 
-INLINE_BYTES = 100_000  # up to here Ray sends an argument along with the call, which is faster than its object store
+INLINE_BYTES = 0.97 * int(os.environ.get("RAY_max_direct_call_object_size", 102_400))  # noqa: SIM112 - Ray's, as it is
+"""Up to here Ray sends an argument along with the call, which is faster than its object store; a header comes to it."""
+
 AHEAD_S = 0.02  # where blocks take less, a worker has drawn the next one sooner than it is told to
 PATIENCE_S = 20.0  # then a pool without a single worker says what it is waiting for
 
@@ -53,6 +59,7 @@ class RayPool:
         """run: the name by which the command line knows what is computed here; "" where it does not."""
         self.job, self.say, self.run = job, say, run
         torch.set_num_threads(1)  # the driver's own sums are small; more threads would spin on the workers' cores
+        keep_freed_memory()  # halves the time of the outer update
         if not ray.is_initialized():
             ray.init(logging_level=logging.WARNING)
         self.crew = Crew(job, like, self.worker, say)
@@ -203,12 +210,9 @@ class _RayObjective:
 
     def gradient(self, params: Params) -> MetaGradient:
         answers = self.pool.ask(Question("meta_gradient", "gradient", params, step=self.step), self.blocks)
-        return add_in_order(
-            [
-                MetaGradient(unflatten(vector, params), loss, len(seeds))
-                for (vector, loss), seeds in zip(answers, self.blocks, strict=True)
-            ]
-        )
+        vectors, losses = zip(*answers, strict=True)
+        # as vectors, in block order: the same sum as `add_in_order`'s, with fewer and larger steps
+        return MetaGradient(unflatten(reduce(np.add, vectors), params), reduce(add, losses), sum(map(len, self.blocks)))
 
 
 def _shared(argument: Any) -> Any:

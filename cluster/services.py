@@ -27,6 +27,7 @@ RAY_PORTS = (
         ("gcs", "agent", "client", "dashboard-metrics", "autoscaler-metrics")
     )),
 )  # fmt: skip
+INLINE = {"RAY_max_direct_call_object_size": "1000000"}  # theta and gradients up to here travel with the call: faster
 PORTS = {"s3": S3_PORTS, "mlflow": MLFLOW_PORTS, "ray": RAY_PORTS}
 BUCKETS = ("mlflow", "runs")
 DATA_FOLDERS = ("DATA_ROOT", "DATA_CACHE")
@@ -180,6 +181,7 @@ def ray(place: Place, ports: dict[str, int]) -> Service:
             RAY_AUTH_MODE="token",
             RAY_AUTH_TOKEN_PATH=str(place.token),
             RAY_USAGE_STATS_ENABLED="0",
+            **INLINE,
             RAY_JOB_STOP_WAIT_TIME_S="60",  # a driver ends its outer step and saves a checkpoint; Ray waits 3 s
             RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0",  # nobody takes over from the only node: do not wait 30 s
             DASHBOARD_METRIC_PORT=str(ports["ray.dashboard-metrics"]),

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from cluster.services import INLINE
+
 SHIPPED, KEPT = "shipped", "kept"  # how a process treats freed memory: as glibc does, or as this project tells it to
 CONVOLUTIONS = ("W2-1", "W2-15", "W3", "W4")
 EVERYWHERE = ("W1", *CONVOLUTIONS)
@@ -25,7 +27,9 @@ class Contender(NamedTuple):
 
 ALL = {
     "ours": Contender("this project, in process", "ours", (KEPT,)),
-    "ours-ray": Contender("this project, through Ray", "ours_ray", (KEPT,), checked=False, slow_start=True),
+    "ours-ray": Contender(
+        "this project, through Ray", "ours_ray", (KEPT,), checked=False, slow_start=True, env=tuple(INLINE.items())
+    ),
     "ours-torch": Contender("this project, without a C compiler", "ours", (KEPT,), env=(("META_NATIVE", "0"),)),
     "ours-compiled": Contender(
         "this project, compile=true", "ours", (KEPT,), EVERYWHERE[:1], slow_start=True, env=(("META_COMPILE", "1"),)

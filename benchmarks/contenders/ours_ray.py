@@ -26,18 +26,19 @@ def use_threads(workers: int) -> None:
 def prepare(problem: Problem) -> Step:
     job = workloads.find(problem.workload)
     theta = {name: torch.from_numpy(value) for name, value in problem.theta.items()}
-    iterations: Iterator[int] = itertools.count()
+    steps: dict[int, Iterator[int]] = {workers: itertools.count(1) for workers in (1, 2)}
 
-    def step_with(pool: RayPool) -> Params:
-        blocks = job.blocks("train", next(iterations), job.meta_batch_size)
-        return pool.objective(blocks).gradient(theta).grads
+    def step_with(workers: int) -> Params:
+        step = next(steps[workers])
+        blocks = job.blocks("train", step - 1, job.meta_batch_size)
+        return _pools[workers].objective(blocks, step).gradient(theta).grads
 
     for workers in (1, 2):
         if workers in _pools:
             _pools[workers].close()
         _pools[workers] = RayPool(_with(job, workers), theta, lambda text: print(text, file=sys.stderr))
-        step_with(_pools[workers])
-    return lambda: step_with(_pools[_workers])
+        step_with(workers)
+    return lambda: step_with(_workers)
 
 
 def _with(job: JobSpec, workers: int) -> JobSpec:
