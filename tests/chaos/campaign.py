@@ -75,8 +75,8 @@ def carry_out(
             fault.act(run, rng)
             if fault.ends:
                 run.until(lambda drivers=drivers: len(run.launches) > drivers)
-            seen = len(run.events)
-            run.until(lambda seen=seen: any(event["kind"] == "updated" for event in run.events[seen:]))
+            made = len(run.steps)
+            run.until(lambda made=made: len(run.steps) > made)
             resumed = len(run.launches) > drivers
             if resumed and not (fault.ends or fault.may_end):
                 raise run.failure(f"{planned.fault} ended the driver")

@@ -47,6 +47,8 @@ class Disturbed:
         self.folder = scene.folder / self.name
         (self.folder / "faults").mkdir(parents=True)
         self.events: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []
+        """Those of the events that are outer steps made."""
         self.output: list[str] = []
         self.launches: list[int] = []
         """The number of workers of each driver so far."""
@@ -57,7 +59,6 @@ class Disturbed:
         self._env = {FAULTS: str(self.folder / "faults")} | ({BUG: bug} if bug else {})
         self._fruitless = 0
         self._timers: list[threading.Timer] = []
-        self._news = threading.Condition()
         self._history = Lines(self.folder / "history", self._take)
         self._output = Lines(self.folder / "output", self.output.append)
         scene.runs().create(self.name, job)
@@ -68,7 +69,7 @@ class Disturbed:
         """Starts a driver, with another number of workers than the one before it."""
         workers = self.rng.choice([n for n in self.workers if [n] != self.launches[-1:]] or self.workers)
         self.launches.append(workers)
-        self.steps_at_launch = len(self.steps())
+        self.steps_at_launch = len(self.steps)
         self.output.append(f"-- driver {len(self.launches)}, {workers} workers")
         env = self._env | {"META_HISTORY": str(self._history.path)} | self.next_env
         self.next_env = {}
@@ -84,12 +85,12 @@ class Disturbed:
             return True
         self.output.append(f"-- driver {len(self.launches)} ended: {code}")
         self.finished, self.pid = self.finished or code == 0, 0
-        self._fruitless = 0 if len(self.steps()) > self.steps_at_launch else self._fruitless + 1
+        self._fruitless = 0 if len(self.steps) > self.steps_at_launch else self._fruitless + 1
         return False
 
     def until(self, condition: Callable[[], bool]) -> bool:
         """Waits, starting a driver whenever there is none; False where the run came to its end first."""
-        deadline, steps = time.monotonic() + PATIENCE_S, len(self.steps())
+        deadline, steps = time.monotonic() + PATIENCE_S, len(self.steps)
         while not condition():
             if not self.alive():
                 if self.finished:
@@ -97,7 +98,7 @@ class Disturbed:
                 if self._fruitless >= FRUITLESS:
                     raise self.failure(f"{FRUITLESS} drivers in a row made no step")
                 self.launch()
-            if steps != (steps := len(self.steps())):
+            if steps != (steps := len(self.steps)):
                 deadline = time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
                 raise self.failure(f"nothing happened for {PATIENCE_S:g} s")
@@ -129,17 +130,14 @@ class Disturbed:
 
     # what is seen
 
-    def steps(self) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["kind"] == "updated"]
-
     @property
     def step(self) -> int:
         """The last outer step that was made."""
-        return next((event["step"] for event in reversed(self.events) if event["kind"] == "updated"), 0)
+        return int(self.steps[-1]["step"]) if self.steps else 0
 
     def stall_s(self, since: float) -> float:
         """How much longer than a step usually takes it is since then."""
-        times = [event["time"] for event in self.steps()]
+        times = [event["time"] for event in self.steps]
         usual = statistics.median([later - first for first, later in pairwise(times)] or [0.0])
         return max(0.0, time.time() - since - usual)
 
@@ -191,8 +189,10 @@ class Disturbed:
         return Failure(f"{self.name}, workers {self.launches}: {what}; history and output are in {kept}\n{said}")
 
     def _take(self, line: str) -> None:
-        with self._news:
-            self.events.append(json.loads(line))
+        event = json.loads(line)
+        self.events.append(event)
+        if event["kind"] == "updated":
+            self.steps.append(event)
 
 
 def undisturbed(job: JobSpec, step: int, folder: Path) -> str:

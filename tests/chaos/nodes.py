@@ -5,9 +5,10 @@ import os
 import random
 import shutil
 import signal
-import socket
 import tempfile
 from typing import Any
+
+from tests.loopback import free_port
 
 NODES = 2  # beside the head, on which nothing is computed
 
@@ -24,8 +25,8 @@ class Nodes:
         self._common: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 80_000_000, **common}
         head = self._common | {
             "num_cpus": 0,
-            "gcs_server_port": _free_port(),
-            "dashboard_port": _free_port(),
+            "gcs_server_port": free_port(),
+            "dashboard_port": free_port(),
             "temp_dir": self._temp,
         }
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -57,9 +58,3 @@ class Nodes:
 
 def _raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

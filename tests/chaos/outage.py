@@ -52,7 +52,7 @@ def outage(scene: Scene, seconds: float) -> Outage:
     finally:
         scene.mlflow.set("fine")
         run.close()
-    times = [event["time"] for event in run.steps()]
+    times = [event["time"] for event in run.steps]
 
     def step(since: float, until: float) -> float:
         return 1000 * median(later - first for first, later in pairwise(t for t in times if since < t < until))

@@ -1,14 +1,10 @@
 """The embedded services: real ones, started once, found again, and gone without a trace."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,28 +12,16 @@ import ray
 
 from cluster import local, ports, process, services
 from cluster.local import Surroundings
-from cluster.probe import bearer, get, is_deserted
+from cluster.probe import bearer, get
 from cluster.services import Place
-from cluster.surroundings import Configured, compose, configured
+from cluster.surroundings import configured
 from meta_service.errors import UserError
-
-
-def refuse_to_start(*_: object, **__: object) -> None:
-    raise AssertionError("nothing should have been started")
+from tests.loopback import free_port, listening, refuse_to_start
 
 
 @pytest.fixture
 def place(surroundings: Surroundings) -> Place:
     return Place(Path(os.environ["META_STATE"]).resolve())
-
-
-@pytest.fixture
-def listener() -> Iterator[int]:
-    """A port that somebody else listens on."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        yield other.getsockname()[1]
 
 
 class TestRunning:
@@ -253,176 +237,6 @@ def test_taking_down_leaves_no_process_no_port_and_no_folder(surroundings: Surro
     assert local.find() is None
 
 
-class TestConfiguration:
-    """What the user's environment says, without any service."""
-
-    @pytest.mark.parametrize("address", ["ray://host:10001", "host:6379", "host", "auto"])
-    def test_a_ray_address_that_is_not_the_jobs_api_is_refused_with_the_likely_one(self, address: str) -> None:
-        with pytest.raises(UserError, match=r"RAY_ADDRESS was expected to be the Jobs API.*http://(host|HOST):8265"):
-            configured({"RAY_ADDRESS": address})
-
-    @pytest.mark.parametrize("uri", ["sqlite:///x.db", "mlruns", "databricks"])
-    def test_a_tracking_uri_that_is_no_server_is_refused(self, uri: str) -> None:
-        with pytest.raises(UserError, match="MLFLOW_TRACKING_URI was expected to be a server"):
-            configured({"MLFLOW_TRACKING_URI": uri})
-
-    @pytest.mark.parametrize("root", ["/data", "s3://", "bucket/prefix"])
-    def test_an_artifact_root_that_is_no_bucket_is_refused(self, root: str) -> None:
-        with pytest.raises(UserError, match="ARTIFACT_ROOT was expected to be s3://bucket"):
-            configured({"ARTIFACT_ROOT": root})
-
-    def test_a_cluster_elsewhere_cannot_be_mixed_with_services_of_this_machine(self) -> None:
-        with pytest.raises(UserError, match=r"cannot reach .* set MLFLOW_TRACKING_URI and ARTIFACT_ROOT too"):
-            configured({"RAY_ADDRESS": "http://10.0.0.1:8265"})
-
-    def test_everything_configured_starts_nothing_and_passes_the_account_on(
-        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("RAY_ADDRESS", "https://ray.example/")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
-        monkeypatch.setenv("ARTIFACT_ROOT", "s3://bucket/prefix")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setattr(process, "start", refuse_to_start)
-        found = local.bring_up(print)
-        assert found.embedded == frozenset()
-        assert found.ray == "https://ray.example"
-        wanted = {"MLFLOW_TRACKING_TOKEN": "secret", "AWS_ACCESS_KEY_ID": "key", "ARTIFACT_ROOT": "s3://bucket/prefix"}
-        assert found.env.items() >= wanted.items()
-        assert not nothing_configured.exists()
-
-    def test_the_auth_mode_is_always_set(self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("RAY_ADDRESS", "http://ray.example")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
-        monkeypatch.setenv("ARTIFACT_ROOT", "s3://bucket")
-        assert local.bring_up(print).env["RAY_AUTH_MODE"] == "disabled"
-        monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
-        assert local.bring_up(print).env["RAY_AUTH_MODE"] == "token"
-
-    def test_an_external_bucket_also_takes_the_artifacts_of_the_embedded_mlflow(
-        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("ARTIFACT_ROOT", "s3://bucket/prefix")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example")
-        service = local._service("mlflow", Place(nothing_configured), configured(), {"mlflow": 5000})
-        assert service.command[-2:] == ("--artifacts-destination", "s3://bucket/prefix/mlflow")
-        assert service.env["MLFLOW_S3_ENDPOINT_URL"] == "http://s3.example"
-
-    def test_services_do_not_inherit_the_users_accounts(
-        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AWS_PROFILE", "production")
-        monkeypatch.setenv("RAY_ADDRESS", "http://ray.example")
-        env = services.ray(Place(nothing_configured), dict.fromkeys((p.name for p in services.RAY_PORTS), 1)).env
-        assert "AWS_PROFILE" not in env
-        assert "RAY_ADDRESS" not in env
-
-    def test_an_address_of_the_user_s_beside_embedded_ones_counts(self) -> None:
-        inherited = {"META_EMBEDDED": "http://127.0.0.1:5000 s3://runs", "ARTIFACT_ROOT": "s3://runs"}
-        given = configured(inherited | {"MLFLOW_TRACKING_URI": "http://mlflow.example"})
-        assert given == (None, "http://mlflow.example", None)
-
-    def test_where_the_files_are_comes_with_each_job_and_not_from_the_start_of_the_services(
-        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in services.FOLDERS:
-            monkeypatch.setenv(name, "/somewhere")
-        place = Place(nothing_configured)
-        known = {port.name: 1 for ports in services.PORTS.values() for port in ports}
-        assert not services.ray(place, known).env.keys() & {*services.FOLDERS}
-        nothing_configured.mkdir()
-        assert compose(place, configured(), known).env.items() >= dict.fromkeys(services.FOLDERS, "/somewhere").items()
-        cluster = Configured("http://ray.example", "http://mlflow.example", "s3://bucket")
-        assert compose(place, cluster, {}).env.keys() & {*services.FOLDERS} == {"DATA_ROOT", "DATA_CACHE"}
-        for name in services.FOLDERS:
-            monkeypatch.delenv(name)
-        assert not compose(place, configured(), known).env.keys() & {*services.FOLDERS}
-
-    @pytest.mark.parametrize("command", [lambda: local.bring_up(print), local.find, local.ui])
-    def test_a_state_folder_that_cannot_be_used_is_one_line(
-        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], object]
-    ) -> None:
-        file = nothing_configured.with_name("file")
-        file.touch()
-        monkeypatch.setenv("META_STATE", str(file / "state"))
-        with pytest.raises(UserError, match=r"cannot be used .*set META_STATE to a folder of your own") as caught:
-            command()
-        assert "\n" not in str(caught.value)
-
-    def test_nothing_runs_in_an_empty_state_folder(self, nothing_configured: Path) -> None:
-        assert local.find() is None
-        said: list[str] = []
-        local.take_down(said.append)
-        assert said == ["Nothing was running"]
-        assert {address for _, address, _ in local.ui()} == {"-"}
-
-
-def test_what_does_not_speak_http_is_no_answer() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def say_something_else() -> None:
-            with server.accept()[0] as connection:
-                connection.recv(1024)
-                connection.sendall(b"\0\0@\n")
-
-        speaker = threading.Thread(target=say_something_else)
-        speaker.start()
-        with pytest.raises(OSError, match="does not speak HTTP"):
-            get(f"http://127.0.0.1:{server.getsockname()[1]}/health")
-        speaker.join()
-
-
-class TestPorts:
-    """Which port is chosen."""
-
-    WANTED = (ports.Port("web", 20500, "WEB_PORT"),)
-
-    def test_a_taken_port_is_passed_over(self, tmp_path: Path, listener: int) -> None:
-        chosen = ports.choose(tmp_path, [ports.Port("web", listener)])["web"]
-        assert listener < chosen < listener + 200
-
-    def test_the_choice_is_kept_for_the_next_time(self, tmp_path: Path) -> None:
-        (tmp_path / "ports.json").write_text(json.dumps({"web": 20577}))
-        assert ports.choose(tmp_path, self.WANTED) == {"web": 20577}
-
-    def test_two_services_never_get_the_same_port(self, tmp_path: Path) -> None:
-        chosen = ports.choose(tmp_path, [ports.Port("a", 20500), ports.Port("b", 20500)])
-        assert chosen["a"] != chosen["b"]
-
-    def test_what_a_checkout_beside_has_chosen_is_not_free_although_it_does_not_listen_yet(
-        self, tmp_path: Path
-    ) -> None:
-        for name in ("state-a", "state-b", "meta-a", "meta-b"):
-            (tmp_path / name).mkdir()
-        first = ports.choose(tmp_path / "state-a", self.WANTED, tmp_path / "meta-a")
-        second = ports.choose(tmp_path / "state-b", self.WANTED, tmp_path / "meta-b")
-        assert first["web"] != second["web"]
-        assert ports.choose(tmp_path / "state-a", self.WANTED, tmp_path / "meta-a") == first
-
-    def test_a_port_the_user_fixed_is_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        fixed = free_port()
-        monkeypatch.setenv("WEB_PORT", str(fixed))
-        assert ports.choose(tmp_path, self.WANTED) == {"web": fixed}
-
-    def test_a_port_the_user_fixed_that_is_in_use_is_an_error_before_anything_starts(
-        self, nothing_configured: Path, monkeypatch: pytest.MonkeyPatch, listener: int
-    ) -> None:
-        monkeypatch.setenv("MLFLOW_PORT", str(listener))
-        monkeypatch.setattr(process, "start", refuse_to_start)
-        with pytest.raises(UserError, match=f"MLFLOW_PORT={listener} was expected to be a free port, but it is in use"):
-            local.bring_up(print)
-
-    @pytest.mark.parametrize("text", ["0", "65536", "-1", "web"])
-    def test_a_port_that_is_none_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-        monkeypatch.setenv("WEB_PORT", text)
-        with pytest.raises(UserError, match="WEB_PORT was expected to be a port number"):
-            ports.choose(tmp_path, self.WANTED)
-
-    def test_a_torn_ports_file_means_choosing_anew(self, tmp_path: Path) -> None:
-        (tmp_path / "ports.json").write_text('{"web": 2')
-        assert "web" in ports.choose(tmp_path, self.WANTED)
-
-
 class TestFailing:
     """Services that do not come up."""
 
@@ -469,33 +283,3 @@ class TestFailing:
                 local.bring_up(print)
         finally:
             place.temp.unlink()
-
-
-def listening() -> set[tuple[str, int]]:
-    """Address and port of every TCP listener of this machine."""
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A":
-                address, port = fields[1].split(":")
-                packed = bytes.fromhex(address)[-4:][::-1]
-                found.add((socket.inet_ntoa(packed), int(port, 16)))
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_a_socket_counts_as_deserted_only_where_nobody_listens(tmp_path: Path) -> None:
-    """Another checkout's server may use the ports, and so the socket names, that ours used before."""
-    path = tmp_path / "s"
-    assert not is_deserted(path)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen()
-        assert not is_deserted(path)
-    assert is_deserted(path)

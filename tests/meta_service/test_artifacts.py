@@ -17,6 +17,7 @@ from cluster.surroundings import Surroundings
 from meta_service.artifacts import ArtifactStore, DirectoryStore, MissingArtifact, S3Store, StorageError, open_store
 from meta_service.errors import UserError
 from meta_service.s3_store import abort_uploads
+from tests.loopback import free_port
 
 OUTSIDE = ("", "/absolute", "../up", "a/../../up", "a//b", "a/./b", "..", "a\\b", "a/", "nul\0")
 
@@ -158,13 +159,6 @@ def test_a_root_of_another_kind_is_refused(root: str) -> None:
 def test_an_address_is_what_other_programs_call_it(s3: S3Store, surroundings: Surroundings) -> None:
     assert s3.address("a/b").startswith(f"{surroundings.artifacts}/test-")
     assert s3.address("a/b").endswith("/a/b")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def failure(root: str) -> str:
