@@ -8,7 +8,7 @@ in block order, and every call carries a ticket with the digest of theta.
 
 *Without*, on the same actors, is what a program does that only wants the sum. `as they come`: the same blocks, each
 added to the sum when it arrives. `one share each`: as many equal parts of the meta-batch as there are workers, added as
-they come. Neither has tickets, digests, or a second try.
+they come. Neither has tickets, digests, or a second try; theta travels as it does with.
 
 The contenders take turns, step by step, and each goes its own way: whole outer steps are timed, Adam included.
 Deterministic kernels are no part of it; on CPUs torch has no others for what is computed here.
@@ -49,7 +49,9 @@ class AsTheyCome:
     def gradient(self, params: Params) -> MetaGradient:
         import ray  # reads how to authenticate when it is imported
 
-        theta = ray.put(flatten(params))
+        from cluster.pool import shared
+
+        theta = shared(params)
         waiting, free = deque(self.blocks), list(self.workers)
         running: dict[Any, Any] = {}
         vector, loss = flatten(params) * 0, 0.0

@@ -89,7 +89,7 @@ class RayPool:
 
         homes: who keeps something of a block from an earlier question about the same theta; is brought up to date.
         """
-        arguments = [_shared(part) for part in (question.params, *question.more)]
+        arguments = [shared(part) for part in (question.params, *question.more)]
         ticket = Ticket(self._digest, question.step, sha256(question.params), next(self._rounds), 0)
         round_ = self._round(question, blocks, homes)
         while not round_.complete:
@@ -215,7 +215,7 @@ class _RayObjective:
         return MetaGradient(unflatten(reduce(np.add, vectors), params), reduce(add, losses), sum(map(len, self.blocks)))
 
 
-def _shared(argument: Any) -> Any:
+def shared(argument: Any) -> Any:
     """Parameters as what a call can take: one copy on the cluster, however many blocks use it. Others as they are."""
     if not isinstance(argument, dict):
         return argument
