@@ -75,13 +75,15 @@ def logs(out: Console, run: str | None) -> int:
 
 def stop(out: Console, run: str | None) -> None:
     surroundings = found()
-    runs, ray = Runs(open_store(surroundings.artifacts)), Jobs(surroundings)
+    runs = Runs(open_store(surroundings.artifacts))
     run = runs.choose(run)
-    active = ray.active(run)
-    if not active and (said := runs.status(run)).state == "RUNNING" and said.workers == 0:
+    said = runs.status(run)
+    if said.state == "RUNNING" and said.workers == 0:  # without Ray, which need not be there
         raise UserError(f"{run} runs in a terminal of its own; press Ctrl-C there")
+    ray = Jobs(surroundings)
+    active = ray.active(run)
     if not active:
-        raise UserError(f"{run} is not running ({runs.status(run).state}); `make status` lists the runs")
+        raise UserError(f"{run} is not running ({said.state}); `make status` lists the runs")
     ray.stop(active)
     said = runs.status(run)
     where = f"iteration {said.iteration:,} of {said.iterations:,}"

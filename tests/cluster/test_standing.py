@@ -7,8 +7,11 @@ import pytest
 from rich.console import Console
 
 import jobs
-from cluster import standing, syncing
+from cluster import commands, standing, syncing
+from cluster.runs import Runs
+from cluster.surroundings import Surroundings
 from meta_service.artifacts import DirectoryStore, StorageError
+from meta_service.dotted import override
 from meta_service.errors import UserError
 from meta_service.status import RunStatus, status_of
 
@@ -72,3 +75,15 @@ def test_where_nothing_ran_it_is_said_how_to_start(out: Console, monkeypatch: py
 )
 def test_only_what_is_ahead_is_called_local(kept: RunStatus, durable: int, local: int, expected: str) -> None:
     assert standing._durable(kept._replace(durable=durable, local=local)) == expected
+
+
+def test_a_run_without_ray_is_stopped_where_it_runs_and_no_ray_is_asked_for(
+    out: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = override(jobs.find("sinusoid"), ["resources.workers=0"])
+    runs = Runs(DirectoryStore(tmp_path))
+    runs.create(RUN, job)
+    runs.tell(RUN, status_of(job, "RUNNING", 5, None, None))
+    monkeypatch.setattr(commands, "found", lambda: Surroundings("", "", str(tmp_path), {}, frozenset({"ray", "s3"})))
+    with pytest.raises(UserError, match=f"{RUN} runs in a terminal of its own; press Ctrl-C there"):
+        commands.stop(out, RUN)
