@@ -9,20 +9,21 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util import get_current_placement_group
 
+from cluster.deaths import blame_of
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.params import Params
 
 STARTING = 10  # times `resources.patience_s`: what a start may take, and twice as long after each that took longer
-MAX_STARTS = 3  # of one place, one after the other; then it is not the nodes' fault
+MAX_FAILURES = 3  # to start in one place, one after the other; then it is not the nodes' fault
 
 
 class Member:
     """One actor."""
 
-    def __init__(self, number: int, actor: Any, attempt: int) -> None:
-        """attempt: the how manieth start it is since one of its place was at work; 1: the first."""
-        self.number, self.actor, self.attempt, self.since = number, actor, attempt, time.monotonic()
+    def __init__(self, number: int, actor: Any, failures: float) -> None:
+        """failures: how often one in its place failed to start since one was at work, as far as it was to blame."""
+        self.number, self.actor, self.failures, self.since = number, actor, failures, time.monotonic()
 
 
 class Crew:
@@ -46,17 +47,17 @@ class Crew:
         for _ in range(resources.workers):
             self.start()
 
-    def start(self, attempt: int = 1) -> None:
+    def start(self, failures: float = 0.0) -> None:
         """Asks for one more."""
-        member = Member(next(self._numbers), self._actor.remote(*self._arguments), attempt)
+        member = Member(next(self._numbers), self._actor.remote(*self._arguments), failures)
         self.members.append(member)
         self.starting[member.actor.ready.remote()] = member
 
-    def replace(self, member: Member, attempt: int = 1) -> None:
+    def replace(self, member: Member, failures: float = 0.0) -> None:
         """Lets go of a lost one, and asks for another in its place."""
         ray.kill(member.actor)  # it may only seem dead, and still hold its CPU
         self.members.remove(member)
-        self.start(attempt)
+        self.start(failures)
 
     def welcome(self, ref: Any) -> Member | None:
         """The one that says it is ready; None if it was lost on the way, and another one is asked for."""
@@ -65,10 +66,11 @@ class Crew:
             uncompiled = ray.get(ref)
         except (RayActorError, RayTaskError) as error:
             reason = str(error).strip().splitlines()[-1].removeprefix("meta_service.errors.UserError: ")
-            if "UserError" in str(error) or member.attempt >= MAX_STARTS:
+            failures = member.failures + blame_of(error)
+            if "UserError" in str(error) or failures >= MAX_FAILURES:
                 raise UserError(f"a worker could not start: {reason}") from error
             self.say(f"a worker could not start ({reason}); another one is tried")
-            self.replace(member, member.attempt + 1)
+            self.replace(member, failures)
             return None
         if self._uncompiled is None:
             self._uncompiled = uncompiled
@@ -86,7 +88,7 @@ class Crew:
         late = {ref: m for ref, m in self.starting.items() if time.monotonic() - m.since > self._start_s}
         for ref, member in late.items():
             del self.starting[ref]
-            self.replace(member, member.attempt)
+            self.replace(member, member.failures)
         if late:
             self._start_s *= 2
 

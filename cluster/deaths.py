@@ -22,6 +22,9 @@ def blame_of(error: Exception) -> float:
         return 0.0
     if not isinstance(error, RayActorError):
         return 1.0
-    # where the node is gone Ray cannot tell at once that the worker is, too, and says that it does not answer
-    with_its_node = isinstance(error, ActorUnavailableError) or error.preempted or "node has died" in str(error)
+    # where the node is gone Ray cannot tell at once that the worker is, too, and says that it does not answer; and one
+    # that was still starting there never ran
+    said = str(error)
+    gone = isinstance(error, ActorUnavailableError) or error.preempted
+    with_its_node = gone or "node has died" in said or "never ran" in said
     return WITH_ITS_NODE if with_its_node else 1.0
