@@ -108,7 +108,8 @@ def s3(place: Place, ports: dict[str, int]) -> Service:
             *(_program("weed"), f"-logdir={place.temp}", "mini"),
             *(f"-{name}={value}" for name, value in flags.items()),
         ),
-        env=_environment(GOMEMLIMIT="256MiB"),  # else it keeps 700 MB after large uploads
+        # Else it keeps 700 MB after large uploads. It lives on 230: at a limit near that it would collect all the time.
+        env=_environment(GOMEMLIMIT="512MiB"),
         # The buckets come half a second after the S3 port answers; the filer tells whether they are there. Where the
         # volumes are, the master knows a little later yet; it then has a place for a new file.
         ready=lambda: (
