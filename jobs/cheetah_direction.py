@@ -4,8 +4,8 @@
     make submit JOB=cheetah_direction ARGS="tasks.variant=gymnasium tasks.horizon=100"
 
 Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -50.7 / 293.2 / 313.5 / 315.7 in the paper, its oracle's
-442.7, with the simulation `finn2017`. Ours: -41.6 / 175.2 / 207.5 / 226.9, with another seed -38.2 / 181.7 / 189.2 / 194.6; oracles
-329 by RLlib's PPO and 491 by TRPO (docs/results.md).
+442.7, with the simulation `finn2017`. Ours: -41.6 / 175.2 / 207.5 / 226.9, with another seed
+-38.2 / 181.7 / 189.2 / 194.6; oracles 329 by RLlib's PPO and 491 by TRPO (docs/results.md).
 """
 
 from meta_service.algorithms.policy_gradient import PolicyGradient
