@@ -78,11 +78,11 @@ def stop(out: Console, run: str | None) -> None:
     runs = Runs(open_store(surroundings.artifacts))
     run = runs.choose(run)
     said = runs.status(run)
-    if said.state == "RUNNING" and said.workers == 0:  # without Ray, which need not be there
+    ray = Jobs(surroundings) if surroundings.ray else None  # a run without workers needs none
+    active = ray.active(run) if ray else None
+    if not active and said.state == "RUNNING" and said.workers == 0:
         raise UserError(f"{run} runs in a terminal of its own; press Ctrl-C there")
-    ray = Jobs(surroundings)
-    active = ray.active(run)
-    if not active:
+    if not (ray and active):
         raise UserError(f"{run} is not running ({said.state}); `make status` lists the runs")
     ray.stop(active)
     said = runs.status(run)
