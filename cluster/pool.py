@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import add
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -212,11 +211,11 @@ class _RayObjective:
         answers = self.pool.ask(Question("meta_gradient", "gradient", params, step=self.step), self.blocks)
         vectors, losses = zip(*answers, strict=True)
         # as vectors, in block order: the same sum as `add_in_order`'s, with fewer and larger steps
-        return MetaGradient(unflatten(reduce(np.add, vectors), params), reduce(add, losses), sum(map(len, self.blocks)))
+        return MetaGradient(unflatten(reduce(np.add, vectors), params), sum(losses), sum(map(len, self.blocks)))
 
 
 def shared(argument: Any) -> Any:
-    """Parameters as what a call can take: one copy on the cluster, however many blocks use it. Others as they are."""
+    """Parameters as what a call can take: a vector, or one copy on the cluster if it is large. Others as they are."""
     if not isinstance(argument, dict):
         return argument
     vector = flatten(argument)
