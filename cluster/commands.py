@@ -93,8 +93,10 @@ def stop(out: Console, run: str | None) -> None:
 
 
 def ui(out: Console) -> None:
-    table = Table(box=None, show_header=False)
-    for row in local.ui():
+    rows = local.ui()
+    table = Table("", "", "", box=None, show_header=False)
+    table.columns[1].min_width = max(len(address) for _, address, _ in rows)  # to be copied, so never cut
+    for row in rows:
         table.add_row(*row)
     out.print(table)
 

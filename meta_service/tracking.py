@@ -17,6 +17,7 @@ Say = Callable[[str], None]
 _LOG = logging.getLogger(__name__)
 
 POINTS_PER_KEY = 1_000
+TRAINING_VIEW = "?workflowType=machine_learning"  # the pages open on traces of language models otherwise
 OF_OUTER_STEPS = ("train/", "validation/")  # a resumed run makes steps again, to the same numbers
 INTERVAL_S = 1.0  # between two deliveries: one request costs the server 20 to 30 ms
 LONGEST_PAUSE_S = 30.0
@@ -32,7 +33,9 @@ def should_log(iteration: int, iterations: int) -> bool:
 
 def address_of(uri: str, facts: Mapping[str, str]) -> str:
     """Where a person looks at the run of a spool with these facts; "" where it was not made yet."""
-    return f"{uri}/#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}" if "run_id" in facts else ""
+    if "run_id" not in facts:
+        return ""
+    return f"{uri}/#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}{TRAINING_VIEW}"
 
 
 class Tracker(Protocol):
