@@ -9,13 +9,11 @@ and 575 iterations (13 / 434 / 426 / 412 with 20), its oracle's 524.8, with the 
 from dataclasses import replace
 
 from jobs.cheetah_direction import job as direction
-from meta_service.outer.trpo import TRPO
 from meta_service.tasks.locomotion import Locomotion
 
 job = replace(
     direction,
     name="ant_direction",
     tasks=Locomotion("ant", "direction", shots=40),
-    outer=TRPO(max_kl=0.01),
     iterations=575,
 )

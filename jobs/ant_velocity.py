@@ -9,13 +9,11 @@ iterations, its oracle's 107.9, with the simulation `finn2017`.
 from dataclasses import replace
 
 from jobs.cheetah_direction import job as direction
-from meta_service.outer.trpo import TRPO
 from meta_service.tasks.locomotion import Locomotion
 
 job = replace(
     direction,
     name="ant_velocity",
     tasks=Locomotion("ant", "velocity"),
-    outer=TRPO(max_kl=0.01),
     iterations=375,
 )

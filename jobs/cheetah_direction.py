@@ -1,11 +1,17 @@
-"""HalfCheetah, to run forward or backward as each task says; section 5.3: Figure 5 of the paper.
+r"""HalfCheetah, to run forward or backward as each task says; section 5.3: Figure 5 of the paper.
 
     make submit JOB=cheetah_direction
     make submit JOB=cheetah_direction ARGS="tasks.variant=gymnasium tasks.horizon=100"
 
 Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -50.7 / 293.2 / 313.5 / 315.7 in the paper, its oracle's
-442.7, with the simulation `finn2017`. Ours: -41.6 / 175.2 / 207.5 / 226.9, with another seed
--38.2 / 181.7 / 189.2 / 194.6; oracles 329 by RLlib's PPO and 491 by TRPO (docs/results.md).
+442.7, with the simulation `finn2017`. Ours with a divergence of 0.05:
+-40.2 / 229.5 / 251.4 / 256.8.
+
+Three settings are not the paper's; docs/results.md has what each is worth. With the paper's, this job reaches
+-41.6 / 175.2 / 207.5 / 226.9:
+
+    make submit JOB=cheetah_direction ARGS="algorithm.gae_lambda=1 algorithm.estimator=loglik outer.max_kl=0.02 \
+        outer.stretch=1 outer.backtrack=0.8"
 """
 
 from meta_service.algorithms.policy_gradient import PolicyGradient
@@ -20,8 +26,8 @@ job = JobSpec(
     name="cheetah_direction",
     tasks=Locomotion("cheetah", "direction"),
     model=GaussianPolicy(hidden=(100, 100)),
-    algorithm=PolicyGradient(inner_lr=0.1, inner_steps=1),
-    outer=TRPO(max_kl=0.02),
+    algorithm=PolicyGradient(inner_lr=0.1, inner_steps=1, gae_lambda=0.9, estimator="lvc"),
+    outer=TRPO(max_kl=0.1, stretch=0.95, backtrack=0.9),
     iterations=100,
     meta_batch_size=40,
     tasks_per_block=10,

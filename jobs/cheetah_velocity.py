@@ -9,13 +9,11 @@ iterations, its oracle's -54.5, with the simulation `finn2017`.
 from dataclasses import replace
 
 from jobs.cheetah_direction import job as direction
-from meta_service.outer.trpo import TRPO
 from meta_service.tasks.locomotion import Locomotion
 
 job = replace(
     direction,
     name="cheetah_velocity",
     tasks=Locomotion("cheetah", "velocity"),
-    outer=TRPO(max_kl=0.01),
     iterations=475,
 )

@@ -40,6 +40,7 @@ class PolicyGradient:
     discount: float = 0.99
     """gamma."""
     gae_lambda: float = 1.0
+    """lambda of Schulman et al. (2016); 1 as in the authors' code, less is less noise and more bias."""
     clip: float | None = None
     """PPO's clipping of the outer loss; none: the plain probability ratio. ProMP: 0.3."""
     inner_kl: float = 0.0

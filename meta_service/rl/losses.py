@@ -16,10 +16,10 @@ from torch.func import grad
 Estimator = Literal["loglik", "lvc", "dice"]
 """Of the adaptation's loss:
 
-loglik  -mean(A log pi): the paper's code. Its second derivative leaves the change of the trajectories out; biased, but
-        with 20 trajectories a task no worse in direction than the others, which matters to a trust region alone, and
-        the largest gain of the surrogate objective when measured. The default.
-lvc     -mean(A pi / pi_old): Rothfuss et al. (2019), the low-variance curvature of ProMP.
+loglik  -mean(A log pi): the paper's code, and the default. Its second derivative leaves out that another theta would
+        have gathered other trajectories. Biased, and the least noisy: on 2D navigation its direction is the best.
+lvc     -mean(A pi / pi_old): Rothfuss et al. (2019), the low-variance curvature of ProMP. The robots' jobs take it:
+        there a step by `loglik` ends by gaining nothing on tasks it has not seen, by `lvc` it does (docs/results.md).
 dice    the loaded DiCE of Farquhar et al. (2019): unbiased, and the noisiest.
 """
 

@@ -1,0 +1,90 @@
+"""How much of a trust-region step is signal: its gain on the tasks it was computed from, and on tasks it has not seen.
+
+    python -m benchmarks.trust_region RUN                                      two minutes, on one core
+    python -m benchmarks.trust_region RUN algorithm.gae_lambda=0.9 outer.cg_iterations=25
+
+RUN is a policy's run: its name, address or MLflow run id. Each field of its job that is given is changed by itself, and
+a row shows what it does at the same theta. A step that lowers the surrogate loss on its own trajectories and not on
+others has fitted their noise: it costs divergence, and learns nothing. The columns:
+
+    cosine      of the meta-gradients of two sets of tasks that have nothing in common
+    gain        of the surrogate objective by one outer step, on its own tasks
+    on others   the same step's on other tasks, and which share of the first that is
+    by lvc      that again with `lvc` as the adaptation's loss, which knows that another theta would have gathered other
+                trajectories; `loglik` does not, and may believe in steps that lead nowhere
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from meta_service.dotted import override
+from meta_service.errors import UserError
+from meta_service.job import JobSpec
+from meta_service.load import load
+from meta_service.objective import Objective, PolicyObjective
+from meta_service.params import Params, flatten
+from meta_service.policies import Policy
+from meta_service.pool import LocalPool
+from meta_service.state import MetaState
+
+
+class Seen(NamedTuple):
+    """What one step did."""
+
+    cosine: float
+    gain: float
+    on_others: float
+    by_lvc: float
+    kl: float
+
+
+def seen(job: JobSpec, params: Params, others: int) -> Seen:
+    """One outer step of the job from params, judged on its own meta-batch and on `others` tasks more."""
+    pool, blocks = LocalPool.of(job), job.blocks("test", 1, others)
+    own, new = pool.objective(job.blocks("test", 0, job.meta_batch_size)), pool.objective(blocks)
+    lvc = LocalPool.of(override(job, ["algorithm.estimator=lvc"])).objective(blocks)
+    g, h = (flatten(tasks.gradient(params).grads).astype(np.float64) for tasks in (own, new))
+    following, step = job.outer.step(MetaState(0, params, {}), own)
+
+    def gain(objective: Objective) -> float:
+        assert isinstance(objective, PolicyObjective)
+        before, after = (objective.value(params, at).mean().loss for at in (params, following.params))
+        return before - after
+
+    cosine = float(g @ h / (np.linalg.norm(g) * np.linalg.norm(h)))
+    return Seen(cosine, step.facts["surrogate_gain"], gain(new), gain(lvc), step.facts["kl"])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints a row for the run as it was and one for each change."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.trust_region", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("changes", metavar="FIELD=VALUE", nargs="*")
+    parser.add_argument("--others", type=int, default=80, help="tasks the step has not seen (80)")
+    args = parser.parse_args(arguments)
+    try:
+        policy = load(args.run)
+        if not isinstance(policy, Policy):
+            raise UserError(f"{args.run}: a policy's run is expected, one of {policy.job.name} came")
+        jobs = {"as it was": policy.job} | {change: override(policy.job, [change]) for change in args.changes}
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    width = max(map(len, jobs))
+    print(f"{'':{width}}  cosine     gain  on others  share   by lvc  divergence")
+    for title, job in jobs.items():
+        cosine, gain, on_others, by_lvc, kl = seen(job, policy.params, args.others)
+        share = on_others / gain if gain else 0.0
+        row = f"{cosine:6.2f} {gain:8.5f}   {on_others:8.5f}   {share:4.0%} {by_lvc:8.5f}      {kl:.4f}"
+        print(f"{title:{width}}  {row}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

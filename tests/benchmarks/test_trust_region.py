@@ -1,0 +1,42 @@
+"""The benchmark of the trust region judges a step by tasks it has not seen, too."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.trust_region import main, seen
+from jobs.navigation import job
+from meta_service.dotted import override
+from meta_service.models.gaussian_policy import GaussianPolicy
+from meta_service.outer.trpo import TRPO
+from meta_service.tasks.navigation import Navigation
+
+SHORT = replace(
+    job, tasks=Navigation(shots=4, horizon=10), model=GaussianPolicy((8, 8)), meta_batch_size=4, tasks_per_block=2
+)
+
+
+def test_a_step_gains_on_its_own_tasks_within_the_bound_and_something_else_on_others() -> None:
+    found = seen(SHORT, SHORT.init().params, others=6)
+    assert found.gain > 0
+    assert 0 < found.kl <= SHORT.outer.max_kl  # type: ignore[attr-defined]
+    assert found.on_others not in (0.0, found.gain)
+    assert found.by_lvc not in (0.0, found.on_others)
+    assert -1 < found.cosine < 1
+
+
+def test_a_longer_step_gains_more_on_its_own_tasks() -> None:
+    params = SHORT.init().params
+    assert (
+        seen(replace(SHORT, outer=TRPO(0.02)), params, 2).gain > seen(replace(SHORT, outer=TRPO(0.002)), params, 2).gain
+    )
+
+
+def test_lvc_judges_a_step_of_its_own_as_it_does_itself() -> None:
+    found = seen(override(SHORT, ["algorithm.estimator=lvc"]), SHORT.init().params, others=4)
+    assert found.by_lvc == found.on_others
+
+
+def test_a_run_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
