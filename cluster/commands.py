@@ -20,6 +20,7 @@ from meta_service.artifacts import DirectoryStore, open_store
 from meta_service.dotted import flatten, override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
+from meta_service.tracking import TRAINING_VIEW
 
 SWEEP = ("--sweep",)  # to its driver: the run is a sweep, which is always on the cluster
 
@@ -93,7 +94,8 @@ def stop(out: Console, run: str | None) -> None:
 
 
 def ui(out: Console) -> None:
-    rows = local.ui()
+    pages = {"MLflow": f"/#/experiments{TRAINING_VIEW}"}
+    rows = [(name, at + pages.get(name, "") * at.startswith("http"), note) for name, at, note in local.ui()]
     table = Table("", "", "", box=None, show_header=False)
     table.columns[1].min_width = max(len(address) for _, address, _ in rows)  # to be copied, so never cut
     for row in rows:

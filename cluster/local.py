@@ -18,7 +18,6 @@ from cluster.services import Place, Service
 from cluster.surroundings import Configured, Surroundings, aws, compose, configured, state_folder
 from meta_service.errors import UserError
 from meta_service.s3_store import abort_uploads
-from meta_service.tracking import TRAINING_VIEW
 
 __all__ = ["Surroundings", "bring_up", "check", "find", "take_down", "ui"]
 
@@ -133,8 +132,7 @@ def ui() -> list[tuple[str, str, str]]:
         if name not in given.embedded:
             rows.append((TITLES[name], _given_address(name, given), "configured"))
         elif _running(name, place):
-            page = f"/#/experiments{TRAINING_VIEW}" if name == "mlflow" else ""
-            rows.append((TITLES[name], f"http://127.0.0.1:{known[services.PORTS[name][0].name]}{page}", notes[name]))
+            rows.append((TITLES[name], f"http://127.0.0.1:{known[services.PORTS[name][0].name]}", notes[name]))
         else:
             rows.append((TITLES[name], "-", "not running; the next `make submit` starts it"))
     return rows
