@@ -3,7 +3,8 @@
     make submit JOB=ant_velocity
 
 Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: 30.6 / 96.7 / 100.1 / 101.4 in the paper after 375
-iterations, its oracle's 107.9, with the simulation `finn2017`.
+iterations, its oracle's 107.9, with the simulation `finn2017`. Ours: 9.8 / 47.7 / 58.4 / 61.1 after 24, of 375 in 5
+hours of one core.
 """
 
 from dataclasses import replace

@@ -3,7 +3,7 @@
     make submit JOB=cheetah_velocity
 
 Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -129.5 / -78.6 / -66.6 / -60.8 in the paper after 475
-iterations, its oracle's -54.5, with the simulation `finn2017`.
+iterations, its oracle's -54.5, with the simulation `finn2017`. Ours: -134.2 / -95.1 / -92.4 / -86.7 after 100.
 """
 
 from dataclasses import replace
