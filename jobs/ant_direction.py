@@ -3,8 +3,8 @@
     make submit JOB=ant_direction
 
 Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: 9 / 499 / 501 / 499 in the paper with 40 trajectories a task
-and 575 iterations (13 / 434 / 426 / 412 with 20), its oracle's 524.8, with the simulation `finn2017`. 575 iterations are 18 hours of one core; only seven
-were run here.
+and 575 iterations (13 / 434 / 426 / 412 with 20), its oracle's 524.8, with the simulation `finn2017`.
+Those iterations are 18 hours of one core; here only seven were run.
 """
 
 from dataclasses import replace
