@@ -20,7 +20,6 @@ from meta_service.errors import UserError
 REFERENCE = "plain"
 MAX_ROUNDS = 9
 TOO_SLOW = 3.0  # times the plain loop: after one turn it is known well enough
-TOLERANCE = 1e-6
 
 Say = Callable[[str], None]
 
@@ -87,7 +86,7 @@ class Contest:
                     difference = entry.answer(problem, answer) - reference
                     errors[entry.name] = float(np.linalg.norm(difference) / np.linalg.norm(reference))
             entry.error = errors.get(entry.name)
-            if entry.error is not None and not entry.error <= TOLERANCE:
+            if entry.error is not None and not entry.error <= ALL[entry.name].tolerance:
                 self.say(f"{self.workload}: {entry.name} is WRONG, by {entry.error:.1e} of the meta-gradient")
 
     def _prepare(self) -> None:

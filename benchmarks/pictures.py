@@ -17,6 +17,7 @@ COLORS = {
     "ours-ray": BLUE,
     "ours-torch": BLUE,
     "ours-compiled": BLUE,
+    "ours-bf16": BLUE,
     "limit": GREY,
     "plain": BROWN,
     "jax": PURPLE,

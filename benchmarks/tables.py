@@ -32,6 +32,7 @@ RATIOS = (
     ("in process: ahead of the best PyTorch peer as shipped, one thread", ALONE, Side(PEERS, 1, SHIPPED)),
     ("in process: ahead of the best PyTorch peer given our allocator setting, one thread", ALONE, Side(PEERS, 1, KEPT)),
     ("in process: ahead of JAX, one thread", ALONE, Side(JAX, 1)),
+    ("in process: precision=bf16 ahead of float32, one thread", Side(("ours-bf16",), 1), ALONE),
     ("in process: share of the limit, one thread", ALONE, Side(("limit",), 1)),
 )
 """Title, this project (2 workers through Ray, or one thread in process), and whom it is compared with at their best."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 from torch import Tensor
 
+from meta_service.adjoint.network import Network
 from meta_service.algorithms.maml import MAML
 from meta_service.algorithms.policy_gradient import PolicyGradient
 from meta_service.episode import Signature, TaskDistribution, Tasks
@@ -139,6 +140,11 @@ class JobSpec:
     compile: bool = False
     """Compile the adjoint of a network without normalisation by torch.compile: the sinusoid's block in a third of the
     time, after half a minute once; needs a C++ compiler. Rounds differently."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """What is multiplied. `bf16`: convolutions in products with the Hessian round their factors to 8 bits and add in
+    float32, twice as fast on processors with AVX512-BF16, at a thousandth of the meta-gradient's size; everything else
+    is float32. For Conv4 with `vectorize=adjoint`. `tf32`: on a GPU, all products with 11 bits, which changes a
+    meta-gradient much more (docs/performance.md); without a GPU, float32."""
     seed: int = 0
     """Names the run's initial theta and all its tasks."""
     validate_every: int = 500
@@ -156,11 +162,16 @@ class JobSpec:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: at least 1 is expected, {getattr(self, name)} came; correct the override")
-        network = getattr(self.model, "network", None)
-        if self.compile and (not network or self.vectorize != "adjoint" or any(layer.norm for layer in network.layers)):
+        layers = self.network.layers if self.network else ()
+        if self.compile and (self.network is None or any(layer.norm for layer in layers)):
             raise UserError(
                 "compile: vectorize=adjoint and a network without normalisation (whose passes are compiled loops as it "
                 f"is) are expected, {self.vectorize} and {self.model} came; leave compile out"
+            )
+        if self.precision == "bf16" and not any(layer.convolution for layer in layers):
+            raise UserError(
+                "precision: bf16 is expected with vectorize=adjoint and a network of convolutions, "
+                f"{self.vectorize} and {self.model} came; leave precision out"
             )
         if not self.evaluations:
             raise UserError("evaluations: at least one is expected, none came")
@@ -189,6 +200,13 @@ class JobSpec:
         if not isinstance(self.algorithm, MAML):
             raise UserError(f"job {self.name}: MAML is expected, {type(self.algorithm).__name__} came")
         return self.algorithm
+
+    @property
+    def network(self) -> Network | None:
+        """What is differentiated by hand; none where torch.func does it."""
+        if self.vectorize != "adjoint" or not hasattr(self.tasks, "output_loss"):
+            return None
+        return cast(Network | None, getattr(self.model, "network", None))
 
     def init(self) -> MetaState:
         """The state before the first outer step: a function of the seed."""

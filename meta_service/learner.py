@@ -42,6 +42,8 @@ class Learner:
         torch.set_num_threads(1)  # the number of threads changes the bits of a sum; more cores are more workers
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU; CPU kernels are so anyway
+        # on GPUs that can, torch lets convolutions be in TF32 unless told not to
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
         job.prepare()
         self.drawn: dict[tuple[int, ...], Drawn] = {}
         """Training tasks drawn in advance, by their seeds."""
@@ -75,6 +77,8 @@ class Learner:
         job, algorithm = self.job, self.job.maml
         if differentiated := self._by_hand(job.data_sets):
             network, loss = differentiated
+            if job.precision == "bf16":
+                network = dataclasses.replace(network, curvature=torch.bfloat16)
             support, query = (network.data(batch.inputs, batch.targets) for batch in drawn)
             sums = []
             for part in support.parts():
@@ -141,8 +145,8 @@ class Learner:
 
     def _by_hand(self, tasks: TaskDistribution) -> tuple[Network, OutputLoss] | None:
         """What the adjoint needs, where job, model and tasks have it."""
-        network, loss = getattr(self.job.model, "network", None), getattr(tasks, "output_loss", None)
-        return (network, loss) if self.job.vectorize == "adjoint" and network and loss else None
+        network, loss = self.job.network, getattr(tasks, "output_loss", None)
+        return (network, loss) if network and loss else None
 
     def _each(self, of_task: Callable[[Batch, Batch], Any], drawn: Drawn) -> Any:
         """`of_task(support, query)` of every task, stacked along a first axis [tasks, ...]."""

@@ -19,6 +19,8 @@ class Contender(NamedTuple):
     """Where it runs when it is not asked for by name."""
     checked: bool = True
     """Whether it computes the meta-gradient, which then has to be right."""
+    tolerance: float = 1e-6
+    """The largest relative error that is right."""
     slow_start: bool = False
     """Whether its first call does more than compute: compiles, starts Ray, or tries what is fastest."""
     env: tuple[tuple[str, str], ...] = ()
@@ -32,7 +34,20 @@ ALL = {
     ),
     "ours-torch": Contender("this project, without a C compiler", "ours", (KEPT,), env=(("META_NATIVE", "0"),)),
     "ours-compiled": Contender(
-        "this project, compile=true", "ours", (KEPT,), EVERYWHERE[:1], slow_start=True, env=(("META_COMPILE", "1"),)
+        "this project, compile=true",
+        "ours",
+        (KEPT,),
+        EVERYWHERE[:1],
+        slow_start=True,
+        env=(("BENCH_FIELDS", "compile=true"),),
+    ),
+    "ours-bf16": Contender(
+        "this project, precision=bf16",
+        "ours",
+        (KEPT,),
+        CONVOLUTIONS,
+        tolerance=1e-2,
+        env=(("BENCH_FIELDS", "precision=bf16"),),
     ),
     "plain": Contender("plain loop", "plain"),
     "learn2learn": Contender("learn2learn", "learn2learn"),

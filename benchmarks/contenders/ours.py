@@ -1,7 +1,6 @@
 """This project in this process: a worker's Learner, given tasks that are drawn already."""
 
 import os
-from dataclasses import replace
 
 import torch
 
@@ -14,7 +13,7 @@ from meta_service.pool import add_in_order
 
 
 def prepare(problem: Problem) -> Step:
-    job = replace(workloads.find(problem.workload), compile=bool(os.environ.get("META_COMPILE")))
+    job = workloads.find(f"{problem.workload} {os.environ.get('BENCH_FIELDS', '')}")
     learner = Learner(job)
     theta = {name: torch.from_numpy(value) for name, value in problem.theta.items()}
     support_x, support_y, query_x, query_y = (torch.from_numpy(array) for array in problem[3:])

@@ -97,6 +97,9 @@ class Network:
     layers: tuple[Layer, ...]
     head: str
     summary: Literal["mean", "flatten"] = "flatten"
+    curvature: torch.dtype | None = None
+    """What convolutions multiply in a Hessian-vector product; none: what they do elsewhere. A product is linear in v,
+    so it only loses what rounding takes; a gradient at rounded activations is that of another place."""
 
     def data(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Data:
         """From what f_theta is called with, for T tasks: (x [T, N, C, H, W] or [T, N, ...],), or (x, context)."""
@@ -150,22 +153,25 @@ class Network:
     def hessian_product(self, loss: OutputLoss, at: Pass, v: Params, total: bool = False) -> Params:
         """The Hessian at `at`, a pass without context, times v: for each task, or (`total`) the sum over tasks."""
         params, tasks = at.params, at.outputs.shape[0]
-        dh: list[Tensor | None] = [None]  # the tangent of each layer's input; x has none
+        into = [k.into.multiplying(self.curvature) for k in at.kept]
+        d_into: list[Images | Vectors] = []  # the tangent of each layer's input but the first's: x has none
         tangents: list[normalization.Tangent | None] = []
-        for layer, k in zip(self.layers, at.kept, strict=True):
-            dz = k.into.forward(v[f"{layer.name}.weight"])
-            if (d := dh[-1]) is not None:
-                dz += k.into.like(d).forward(params[f"{layer.name}.weight"])
+        d = None
+        for layer, x, k in zip(self.layers, into, at.kept, strict=True):
+            dz = x.forward(v[f"{layer.name}.weight"])
+            if d is not None:
+                d_into.append(x.like(d))
+                dz += d_into[-1].forward(params[f"{layer.name}.weight"])
             if k.norm and layer.norm:
                 t = normalization.tangent(k.norm, dz, each_task(v[layer.norm], tasks))
                 tangents.append(t)
-                dh.append(t.dp)
+                d = t.dp
             else:
                 tangents.append(None)
-                dh.append(_passed(dz.add_(v[f"{layer.name}.bias"][:, None]), k.p))
+                d = _passed(dz.add_(v[f"{layer.name}.bias"][:, None]), k.p)
 
         d_outputs = at.head.forward(v[self._weight]) + v[self._bias][:, None]
-        d_head = None if (d := dh.pop()) is None else at.head.like(self._summarize(d))
+        d_head = None if d is None else at.head.like(self._summarize(d))
         if d_head:
             d_outputs += d_head.forward(params[self._weight])
         dg_outputs = loss.curvature(at.outputs, at.data.targets, d_outputs)
@@ -177,17 +183,18 @@ class Network:
         dg += at.head.input_gradient(v[self._weight], at.g_outputs)
         dg = self._to_pixels(dg, at.kept[-1].p, 0)
 
-        for layer, k, s, tangent in zip(*map(reversed, (self.layers, at.kept, at.sent, tangents)), strict=True):
+        each = zip(*map(reversed, (self.layers, into, at.kept, at.sent, tangents)), strict=True)
+        for layer, x, k, s, tangent in each:
             weight = f"{layer.name}.weight"
             if k.norm and s.norm and tangent:
                 dgz, dgshift = normalization.tangent_backward(k.norm, s.norm, tangent, dg)
             else:
                 dgz, dgshift = _passed(dg, k.p), None
-            product |= _layer_gradient(layer, params, k.into, dgz, dgshift, total)
-            if (d := dh.pop()) is not None:
-                product[weight] = product[weight] + k.into.like(d).weight_gradient(s.gz, total)
-                dg = k.into.input_gradient(params[weight], dgz)
-                dg += k.into.input_gradient(v[weight], s.gz)
+            product |= _layer_gradient(layer, params, x, dgz, dgshift, total)
+            if d_into:
+                product[weight] = product[weight] + d_into.pop().weight_gradient(s.gz, total)
+                dg = x.input_gradient(params[weight], dgz)
+                dg += x.input_gradient(v[weight], s.gz)
         return product
 
     def _forward(self, params: Params, data: Data) -> tuple[tuple[Kept, ...], Vectors, Tensor]:

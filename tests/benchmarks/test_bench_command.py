@@ -19,7 +19,7 @@ from benchmarks.process import ROOT
     ("arguments", "expected"),
     [
         (["--workloads", "W9"], "error: --workloads: some of W1, W2-1, W2-15, W3, W4 are expected, 'W9' came"),
-        (["--only", "theirs"], "error: --only: some of ours, ours-ray, ours-torch, ours-compiled, plain"),
+        (["--only", "theirs"], "error: --only: some of ours, ours-ray, ours-torch, ours-compiled, ours-bf16, plain"),
         (["--parts", "speed,all"], "error: --parts: some of speed, growth, service are expected, 'all' came"),
         (["--again", "missing.json"], "error: --again: a bench.json of this benchmark is expected, missing.json came"),
         (["--workloads", "W3 tasks.ways=1"], "error: tasks.ways is 1, expected at least 2"),

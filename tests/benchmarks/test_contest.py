@@ -36,7 +36,7 @@ def test_a_round_has_figures_of_every_setting_and_leaves_out_with_a_line_who_can
 
 
 def test_a_wrong_meta_gradient_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contest, "TOLERANCE", -1.0)
+    monkeypatch.setitem(ALL, "plain", ALL["plain"]._replace(tolerance=-1.0))
     _, said = run(["plain"], tmp_path)
     assert "plain is WRONG" in said[0]
 
