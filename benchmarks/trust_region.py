@@ -43,9 +43,12 @@ class Seen(NamedTuple):
 
 
 def seen(job: JobSpec, params: Params, others: int) -> Seen:
-    """One outer step of the job from params, judged on its own meta-batch and on `others` tasks more."""
-    pool, blocks = LocalPool.of(job), job.blocks("test", 1, others)
-    own, new = pool.objective(job.blocks("test", 0, job.meta_batch_size)), pool.objective(blocks)
+    """One outer step of the job from params, judged on its own meta-batch and on `others` tasks more.
+
+    Both are of training's stream, after all that training draws.
+    """
+    pool, blocks = LocalPool.of(job), job.blocks("train", job.iterations + 1, others)
+    own, new = pool.objective(job.blocks("train", job.iterations, job.meta_batch_size)), pool.objective(blocks)
     lvc = LocalPool.of(override(job, ["algorithm.estimator=lvc"])).objective(blocks)
     g, h = (flatten(tasks.gradient(params).grads).astype(np.float64) for tasks in (own, new))
     following, step = job.outer.step(MetaState(0, params, {}), own)

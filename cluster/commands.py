@@ -94,12 +94,12 @@ def stop(out: Console, run: str | None) -> None:
 
 
 def ui(out: Console) -> None:
-    pages = {"MLflow": f"/#/experiments{TRAINING_VIEW}"}
-    rows = [(name, at + pages.get(name, "") * at.startswith("http"), note) for name, at, note in local.ui()]
     table = Table("", "", "", box=None, show_header=False)
-    table.columns[1].min_width = max(len(address) for _, address, _ in rows)  # to be copied, so never cut
-    for row in rows:
-        table.add_row(*row)
+    address = table.columns[1]
+    for name, at, note in local.ui():
+        page = f"/#/experiments{TRAINING_VIEW}" if name == "MLflow" and at.startswith("http") else ""
+        table.add_row(name, at + page, note)
+        address.min_width = max(address.min_width or 0, len(at + page))  # to be copied, so never cut
     out.print(table)
 
 
