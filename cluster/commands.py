@@ -13,7 +13,7 @@ from cluster import local
 from cluster.driving import INTERRUPTED
 from cluster.follow import Follower
 from cluster.runs import Runs
-from cluster.submit import Jobs, new_run
+from cluster.submit import Jobs, NotReached, new_run
 from cluster.surroundings import Surroundings, configured
 from cluster.workplace import SPOOL
 from meta_service.artifacts import DirectoryStore, open_store
@@ -173,6 +173,9 @@ def _follow(out: Console, ray: Jobs, run: str, submission: str) -> int:
     except KeyboardInterrupt:
         out.print(f"\n{run} goes on. Come back: make logs RUN={run}   Stop it: make stop RUN={run}", highlight=False)
         return INTERRUPTED
+    except NotReached as error:  # `make down` from another terminal, as a rule
+        text = f"Ray ended while {run} was followed; `make resume RUN={run}` goes on from its latest checkpoint"
+        raise UserError(text) from error
     return _end(follower, run, code)
 
 

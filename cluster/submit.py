@@ -18,6 +18,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+import requests
+
 from cluster.local import Surroundings
 from meta_service.errors import UserError
 
@@ -43,6 +45,10 @@ def revision() -> str:
     with suppress(OSError):
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", *SENT) else "")
     return ""
+
+
+class NotReached(UserError):
+    """Ray does not answer, or no longer."""
 
 
 class Jobs:
@@ -145,6 +151,8 @@ def _readable(address: str) -> Iterator[None]:
     """Whatever Ray's client raises, as one line."""
     try:
         yield
-    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+    except (ConnectionError, requests.ConnectionError, requests.Timeout) as error:
+        raise NotReached(f"Ray at {address} is not reached; try `make doctor`") from error
+    except (RuntimeError, ValueError, OSError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"Ray at {address} does not do what was asked: {text[:300]}; try `make doctor`") from error
