@@ -181,6 +181,11 @@ class JobSpec:
         if self.explores != isinstance(self.algorithm, PolicyGradient):
             kind, expected = ("environments", "PolicyGradient") if self.explores else ("data sets", "MAML")
             raise UserError(f"algorithm: {expected} is expected for tasks that are {kind}, {self.algorithm} came")
+        if self.explores and self.resources.gpus_per_worker:
+            raise UserError(
+                "resources.gpus_per_worker: 0 is expected for policies, which are simulated and adapted on CPUs, "
+                f"{self.resources.gpus_per_worker:g} came; leave it out"
+            )
 
     @property
     def explores(self) -> bool:
