@@ -142,9 +142,9 @@ class JobSpec:
     time, after half a minute once; needs a C++ compiler. Rounds differently."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """What is multiplied. `bf16`: convolutions in products with the Hessian round their factors to 8 bits and add in
-    float32, twice as fast on processors with AVX512-BF16, at a thousandth of the meta-gradient's size; everything else
-    is float32. For Conv4 with `vectorize=adjoint`. `tf32`: on a GPU, all products with 11 bits, which changes a
-    meta-gradient much more (docs/performance.md); without a GPU, float32."""
+    float32; everything else is float32. For Conv4 with `vectorize=adjoint`: with 5 shots and AVX512-BF16 a fifth
+    faster, and the meta-gradient changes by half a per cent. `tf32`: on a GPU, all products with 11 bits, which changes
+    it much more (docs/performance.md); without a GPU, float32."""
     seed: int = 0
     """Names the run's initial theta and all its tasks."""
     validate_every: int = 500
