@@ -9,12 +9,13 @@ others has fitted their noise: it costs divergence, and learns nothing. The colu
 
     cosine      of the meta-gradients of two sets of tasks that have nothing in common
     gain        of the surrogate objective by one outer step, on its own tasks
-    on others   the same step's on other tasks, and which share of the first that is
+    on others   the same step's on other tasks, with its standard error over blocks, and which share of the first it is
     by lvc      that again with `lvc` as the adaptation's loss, which knows that another theta would have gathered other
                 trajectories; `loglik` does not, and may believe in steps that lead nowhere
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,11 +26,25 @@ from meta_service.dotted import override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.load import load
-from meta_service.objective import Objective, PolicyObjective
+from meta_service.objective import PolicyObjective
 from meta_service.params import Params, flatten
 from meta_service.policies import Policy
 from meta_service.pool import LocalPool
 from meta_service.state import MetaState
+
+
+class Mean(NamedTuple):
+    """Over blocks, with its standard error."""
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values))))
+
+    def __str__(self) -> str:
+        return f"{self.value:8.5f} ± {self.error:.5f}"
 
 
 class Seen(NamedTuple):
@@ -37,8 +52,8 @@ class Seen(NamedTuple):
 
     cosine: float
     gain: float
-    on_others: float
-    by_lvc: float
+    on_others: Mean
+    by_lvc: Mean
     kl: float
 
 
@@ -49,17 +64,19 @@ def seen(job: JobSpec, params: Params, others: int) -> Seen:
     """
     pool, blocks = LocalPool.of(job), job.blocks("train", job.iterations + 1, others)
     own, new = pool.objective(job.blocks("train", job.iterations, job.meta_batch_size)), pool.objective(blocks)
-    lvc = LocalPool.of(override(job, ["algorithm.estimator=lvc"])).objective(blocks)
+    lvc = LocalPool.of(override(job, ["algorithm.estimator=lvc"]))
     g, h = (flatten(tasks.gradient(params).grads).astype(np.float64) for tasks in (own, new))
     following, step = job.outer.step(MetaState(0, params, {}), own)
 
-    def gain(objective: Objective) -> float:
+    def gain(judge: LocalPool, block: list[int]) -> float:
+        objective = judge.objective([block])
         assert isinstance(objective, PolicyObjective)
         before, after = (objective.value(params, at).mean().loss for at in (params, following.params))
         return before - after
 
     cosine = float(g @ h / (np.linalg.norm(g) * np.linalg.norm(h)))
-    return Seen(cosine, step.facts["surrogate_gain"], gain(new), gain(lvc), step.facts["kl"])
+    on_others, by_lvc = (Mean.of([gain(judge, block) for block in blocks]) for judge in (pool, lvc))
+    return Seen(cosine, step.facts["surrogate_gain"], on_others, by_lvc, step.facts["kl"])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("changes", metavar="FIELD=VALUE", nargs="*")
-    parser.add_argument("--others", type=int, default=80, help="tasks the step has not seen (80)")
+    parser.add_argument("--others", type=int, default=80, help="tasks the step has not seen, two blocks or more (80)")
     args = parser.parse_args(arguments)
     try:
         policy = load(args.run)
@@ -80,11 +97,11 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     width = max(map(len, jobs))
-    print(f"{'':{width}}  cosine     gain  on others  share   by lvc  divergence")
+    print(f"{'':{width}}  cosine     gain           on others  share              by lvc  divergence")
     for title, job in jobs.items():
         cosine, gain, on_others, by_lvc, kl = seen(job, policy.params, args.others)
-        share = on_others / gain if gain else 0.0
-        row = f"{cosine:6.2f} {gain:8.5f}   {on_others:8.5f}   {share:4.0%} {by_lvc:8.5f}      {kl:.4f}"
+        share = on_others.value / gain if gain else 0.0
+        row = f"{cosine:6.2f} {gain:8.5f}  {on_others}   {share:4.0%}  {by_lvc}      {kl:.4f}"
         print(f"{title:{width}}  {row}", flush=True)
     return 0
 
