@@ -9,7 +9,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from benchmarks import documents, machine, plan, tables, workloads
+from benchmarks import device, documents, machine, plan, tables, workloads
 from benchmarks.contenders import ALL
 from benchmarks.figures import Record
 from benchmarks.pictures import pictures
@@ -24,6 +24,7 @@ make bench ARGS=--quick                                three workloads, one roun
 make bench ARGS="--workloads W1,W3 --only ours,plain"  some of it
 make bench ARGS="--workloads W4 --beside .bench/bench.json"  a part today, added to yesterday's
 make bench ARGS="--again .bench/bench.json"            draw an earlier run again; measure nothing
+make bench ARGS="--device cuda"                        all that can, on a GPU
 make bench ARGS=--write-docs                           and bring docs/performance.md up to date
 
 Every contender first computes a small version in float64, which has to be right; then all take turns, each in a process
@@ -33,13 +34,16 @@ of its own while the others sleep. Leave the machine alone meanwhile. Tables, pi
 {chr(10).join(f"{name:<6}{title}" for name, title in workloads.TITLES.items())}
 
 \b
-{chr(10).join(f"{name:<12}{contender.title}" for name, contender in ALL.items())}
+{chr(10).join(f"{name:<14}{contender.title}" for name, contender in ALL.items())}
 """
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--workloads", "wanted", default="", metavar="W1,W3", help="Only these workloads; no growth, no service.")
 @click.option("--only", default="", metavar="ours,plain", help="Only these contenders, also where they are hopeless.")
+@click.option(
+    "--device", "where", default="cpu", show_default=True, type=click.Choice(device.NAMES), help="Of all contenders."
+)
 @click.option("--quick", is_flag=True, help="W1, W2-1 and W3, one round each; no growth, no service.")
 @click.option("--parts", default="", metavar="growth,service", help="Only these of: speed, growth, service.")
 @click.option("--patience", default=100.0, show_default=True, help="Seconds a contender may take over one answer.")
@@ -50,6 +54,7 @@ of its own while the others sleep. Leave the machine alone meanwhile. Tables, pi
 def program(
     wanted: str,
     only: str,
+    where: str,
     quick: bool,
     parts: str,
     patience: float,
@@ -60,6 +65,7 @@ def program(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _terminated)
+    device.choose(where)
     if again:
         record = _read(again, "--again")
     else:

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import workloads
 from benchmarks.contenders import ALL, JAX, PEERS, plain
+from benchmarks.device import on_gpu
 from benchmarks.entry import THREADS, Entry
 from benchmarks.figures import Record, Skip
 from benchmarks.problem import load, save, vector
@@ -132,4 +133,5 @@ def chosen(workload: str, only: Sequence[str]) -> list[str]:
     unknown = [name for name in only if name not in ALL]
     if unknown:
         raise UserError(f"--only: some of {', '.join(ALL)} are expected, '{unknown[0]}' came")
-    return [name for name in ALL if (name in only if only else workload in ALL[name].workloads)]
+    there = [name for name in ALL if ALL[name].gpu or not on_gpu()]
+    return [name for name in there if (name in only if only else workload in ALL[name].workloads)]

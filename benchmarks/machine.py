@@ -6,6 +6,7 @@ import subprocess
 from importlib.metadata import distributions, version
 from pathlib import Path
 
+from benchmarks.device import gpu
 from benchmarks.process import PEERS, ROOT
 
 OURS = ("torch", "ray", "numpy")
@@ -21,6 +22,7 @@ def about(command: str) -> dict[str, str]:
         "vector instructions": " ".join(
             name for name in _line("/proc/cpuinfo", "flags").split() if name.startswith(("avx", "amx"))
         ),
+        "GPU": gpu(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{int(_line('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GB",
         "system": f"{platform.system()} {platform.release()}",

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import memory
+from benchmarks import device, memory
 from benchmarks.problem import Step, load
 from meta_service.allocator import keep_freed_memory
 
@@ -40,7 +40,9 @@ class Worker:
         """Writes the meta-gradient of a problem."""
         self._use_threads(threads)
         found = self.module.prepare(load(Path(problem)))()
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in found.items()}
+        arrays: dict[str, Any] = {
+            name: np.asarray(value.cpu() if device.on_gpu() else value) for name, value in found.items()
+        }
         with Path(answer).open("wb") as out:
             np.savez(out, **arrays)
         return {}
@@ -51,10 +53,12 @@ class Worker:
         gc.collect()
         memory.give_back()
         memory.reset_peak()
+        device.reset_peak()
         self._use_threads(threads)
         start = time.perf_counter()
         self.step = self.module.prepare(load(Path(problem)))
         self.step()
+        device.settle()
         self.cold = False
         return {"seconds": time.perf_counter() - start}
 
@@ -68,10 +72,11 @@ class Worker:
         for _ in range(steps):
             start, busy = time.perf_counter(), time.process_time()
             self.step()
+            device.settle()
             wall.append(1000 * (time.perf_counter() - start))
             cpu.append(1000 * (time.process_time() - busy))
         self.cold = memory.give_back_if_scarce()
-        return {"wall": wall, "cpu": cpu, "peak_mb": memory.peak_mb()}
+        return {"wall": wall, "cpu": cpu, "peak_mb": device.peak_mb() if device.on_gpu() else memory.peak_mb()}
 
     def measure(self, **arguments: Any) -> dict[str, Any]:
         """Whatever the module has to measure in its own way."""
@@ -97,6 +102,7 @@ def main(module: str, allocator: str) -> None:
         keep_freed_memory()
     try:
         worker = Worker(module)
+        device.exactly()
     except Exception as error:  # a library that is not there, or does not like this Python
         print(json.dumps({"error": _one_line(error)}), file=replies)
         return

@@ -25,6 +25,8 @@ class Contender(NamedTuple):
     """Whether its first call does more than compute: compiles, starts Ray, or tries what is fastest."""
     env: tuple[tuple[str, str], ...] = ()
     """What its process finds in the environment."""
+    gpu: bool = True
+    """Whether it can compute on a GPU."""
 
 
 ALL = {
@@ -32,7 +34,9 @@ ALL = {
     "ours-ray": Contender(
         "this project, through Ray", "ours_ray", (KEPT,), checked=False, slow_start=True, env=tuple(INLINE.items())
     ),
-    "ours-torch": Contender("this project, without a C compiler", "ours", (KEPT,), env=(("META_NATIVE", "0"),)),
+    "ours-torch": Contender(
+        "this project, without a C compiler", "ours", (KEPT,), env=(("META_NATIVE", "0"),), gpu=False
+    ),
     "ours-compiled": Contender(
         "this project, compile=true",
         "ours",
@@ -53,8 +57,8 @@ ALL = {
     "learn2learn": Contender("learn2learn", "learn2learn"),
     "higher": Contender("higher", "higher", workloads=EVERYWHERE[:-1]),
     "torchopt": Contender("TorchOpt", "torchopt"),
-    "jax": Contender("JAX, jit + vmap", "jax_vmap", (SHIPPED,), EVERYWHERE[:2], slow_start=True),
-    "jax-im2col": Contender("JAX, jit + im2col", "jax_im2col", workloads=CONVOLUTIONS, slow_start=True),
+    "jax": Contender("JAX, jit + vmap", "jax_vmap", (SHIPPED,), EVERYWHERE[:2], slow_start=True, gpu=False),
+    "jax-im2col": Contender("JAX, jit + im2col", "jax_im2col", workloads=CONVOLUTIONS, slow_start=True, gpu=False),
     "limit": Contender("limit: its convolutions alone", "limit", (KEPT,), checked=False, slow_start=True),
 }
 PEERS = ("learn2learn", "higher", "torchopt")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.device import device, here, settle
 from benchmarks.problem import Problem, Step
 
 Run = Callable[[], Any]
@@ -64,7 +65,7 @@ def passes(problem: Problem) -> Iterator[Pass]:
     for name, value in problem.theta.items():
         if not name.endswith(".weight"):
             continue
-        weight = torch.from_numpy(value)
+        weight = here(value)
         for examples, counts in (
             (inner, INNER_FIRST if first else INNER),
             (query, QUERY_FIRST if first else QUERY),
@@ -78,11 +79,11 @@ def _candidates(of: Pass) -> Iterator[Run]:
     """Every way of doing it."""
     kind, _, examples, weight, size, stride = of
     if weight.dim() == 2:
-        x, gradient = torch.randn(examples, weight.shape[1]), torch.randn(examples, weight.shape[0])
+        x, gradient = (torch.randn(examples, size, device=device()) for size in reversed(weight.shape))
         yield partial(torch.mm, *{"F": (x, weight.T), "X": (gradient, weight), "W": (gradient.T, x)}[kind])
         return
     for memory_format in FORMATS:
-        image = torch.randn(examples, weight.shape[1], size, size).to(memory_format=memory_format)
+        image = torch.randn(examples, weight.shape[1], size, size, device=device()).to(memory_format=memory_format)
         w = weight.to(memory_format=memory_format)
         forward = partial(F.conv2d, image, w, None, stride, 1)
         wanted = (kind == "X", kind == "W", False)
@@ -98,9 +99,11 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: 
 def _seconds(run: Run) -> float:
     """The shorter of two runs, after one to warm up."""
     run()
+    settle()
     times = []
     for _ in range(2):
         start = time.perf_counter()
         run()
+        settle()
         times.append(time.perf_counter() - start)
     return min(times)

@@ -2,9 +2,8 @@
 
 import os
 
-import torch
-
 from benchmarks import workloads
+from benchmarks.device import device, here
 from benchmarks.problem import Problem, Step
 from meta_service.episode import Batch
 from meta_service.learner import Drawn, Learner
@@ -14,9 +13,9 @@ from meta_service.pool import add_in_order
 
 def prepare(problem: Problem) -> Step:
     job = workloads.find(f"{problem.workload} {os.environ.get('BENCH_FIELDS', '')}")
-    learner = Learner(job)
-    theta = {name: torch.from_numpy(value) for name, value in problem.theta.items()}
-    support_x, support_y, query_x, query_y = (torch.from_numpy(array) for array in problem[3:])
+    learner = Learner(job, device())
+    theta = {name: here(value) for name, value in problem.theta.items()}
+    support_x, support_y, query_x, query_y = (here(array) for array in problem[3:])
 
     def block(start: int) -> Drawn:
         of = slice(start, start + job.tasks_per_block)

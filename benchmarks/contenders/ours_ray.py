@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import workloads
+from benchmarks.device import on_gpu
 from benchmarks.problem import Problem, Step
 from cluster.pool import RayPool
 from meta_service.job import JobSpec, Resources
@@ -42,5 +43,6 @@ def prepare(problem: Problem) -> Step:
 
 
 def _with(job: JobSpec, workers: int) -> JobSpec:
-    """Half a CPU each, so that two pools fit two cores: they take turns."""
-    return dataclasses.replace(job, resources=Resources(workers=workers, cpus_per_worker=0.5))
+    """Half a CPU each, so that two pools fit two cores, or a quarter of a GPU: they take turns."""
+    gpus = 0.25 if on_gpu() else 0
+    return dataclasses.replace(job, resources=Resources(workers, cpus_per_worker=0.5, gpus_per_worker=gpus))

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.device import here
 from benchmarks.problem import Method, Problem
 
 Params = dict[str, Tensor]
@@ -13,8 +13,8 @@ Params = dict[str, Tensor]
 
 def tensors(problem: Problem) -> tuple[Params, list[tuple[Tensor, ...]]]:
     """theta, and (support x, support y, query x, query y) of each task."""
-    theta = {name: torch.from_numpy(value.copy()) for name, value in problem.theta.items()}
-    data = [torch.from_numpy(array) for array in problem[3:]]
+    theta = {name: here(value.copy()) for name, value in problem.theta.items()}
+    data = [here(array) for array in problem[3:]]
     return theta, [tuple(array[task] for array in data) for task in range(problem.tasks)]
 
 
@@ -36,7 +36,7 @@ class Network(nn.Module):
                 out, into, *kernel = weight.shape
                 layer = nn.Conv2d(into, out, 3, self.method.stride, 1) if kernel else nn.Linear(into, out)
                 self.add_module(name.removesuffix(".weight"), layer)
-        self.to(next(iter(theta.values())).dtype)
+        self.to(next(iter(theta.values())))  # type and device
         self.load_state_dict({name: value for name, value in theta.items() if not name.startswith("norm")})
         self.shifts = [value.requires_grad_() for name, value in theta.items() if name.startswith("norm")]
 

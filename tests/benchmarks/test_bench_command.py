@@ -23,6 +23,7 @@ from benchmarks.process import ROOT
         (["--parts", "speed,all"], "error: --parts: some of speed, growth, service are expected, 'all' came"),
         (["--again", "missing.json"], "error: --again: a bench.json of this benchmark is expected, missing.json came"),
         (["--workloads", "W3 tasks.ways=1"], "error: tasks.ways is 1, expected at least 2"),
+        (["--device", "cuda"], "error: --device: cuda is expected where torch sees a GPU, here it sees none"),
         (["--colour"], "Error: No such option '--colour'"),
     ],
 )
