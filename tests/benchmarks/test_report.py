@@ -73,8 +73,8 @@ def test_the_agreement_shows_the_error_and_the_first_call(record: Record) -> Non
 def test_who_did_not_run_is_named_with_the_reason(record: Record) -> None:
     text = tables.skipped(record)
     assert "- W3, JAX, jit + im2col: jax is not installed" in text
-    compiled = "this project, without a C compiler, this project, compile=true"
-    assert f"- W1: not run in this record: {compiled}, higher, JAX, jit + im2col" in text
+    ours = "this project, without a C compiler, this project, compile=true, this project, precision=bf16"
+    assert f"- W1: not run in this record: {ours}, higher, JAX, jit + im2col" in text
 
 
 def test_growth_and_service_have_their_numbers(record: Record) -> None:
