@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import torch
 from rich.console import Console
 
 from benchmarks import device, documents, machine, plan, tables, workloads
@@ -65,6 +66,8 @@ def program(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _terminated)
+    if where == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda is expected where torch sees a GPU, here it sees none; leave --device out")
     device.choose(where)
     if again:
         record = _read(again, "--again")
