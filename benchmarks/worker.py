@@ -68,6 +68,7 @@ class Worker:
         self._use_threads(threads)
         if self.cold:
             self.step()
+            device.settle()
         wall, cpu = [], []
         for _ in range(steps):
             start, busy = time.perf_counter(), time.process_time()
