@@ -36,6 +36,7 @@ def answer(
     theta: np.ndarray,
     seeds: Sequence[int],
     other: np.ndarray | None,
+    reach: float,
 ) -> Answer:
     """In the worker: `other` is the parameters to ask about, or the vector to multiply with, as `PolicyObjective` says.
 
@@ -48,7 +49,7 @@ def answer(
         return Answer(flatten(gradient.grads), gradient.loss, facts=gradient.facts)
     assert asked is not None
     if question == "curvature":
-        return Answer(flatten(learner.curvature(params, seeds, asked)))
+        return Answer(flatten(learner.curvature(params, seeds, asked, reach)))
     surrogate = learner.value(params, seeds, asked)
     return Answer(None, surrogate.loss, surrogate.kl)
 
@@ -76,8 +77,8 @@ class RayPolicyObjective:
             parts.append(MetaGradient(unflatten(found.vector, params), found.loss, len(seeds), found.facts or {}))
         return add_in_order(parts)
 
-    def curvature(self, params: Params, vector: Params) -> Params:
-        found = self._ask("curvature", params, vector)
+    def curvature(self, params: Params, vector: Params, reach: float = 0.0) -> Params:
+        found = self._ask("curvature", params, vector, reach)
         parts = [unflatten(part.vector, params) for part in found if part.vector is not None]
         return mean_in_order(parts, sum(map(len, self.blocks)))
 
@@ -87,6 +88,8 @@ class RayPolicyObjective:
             [Surrogate(part.loss, part.kl, len(seeds)) for part, seeds in zip(found, self.blocks, strict=True)]
         )
 
-    def _ask(self, question: PolicyQuestion, params: Params, other: Params | None) -> list[Answer]:
+    def _ask(self, question: PolicyQuestion, params: Params, other: Params | None, reach: float = 0.0) -> list[Answer]:
         kind = GATHERING if other is None else question if question != "gradient" else "gradient elsewhere"
-        return self.pool.ask(Question("answer", kind, params, (question, other), self.step), self.blocks, self.homes)
+        return self.pool.ask(
+            Question("answer", kind, params, (question, other, reach), self.step), self.blocks, self.homes
+        )

@@ -56,11 +56,11 @@ class TaskWorker:
             self.learner.prepare(seeds)
 
     def answer(
-        self, theta: np.ndarray, seeds: Sequence[int], question: PolicyQuestion, other: np.ndarray | None = None
+        self, theta: np.ndarray, seeds: Sequence[int], question: PolicyQuestion, other: np.ndarray | None, reach: float
     ) -> Answer:
         """What an outer optimiser of policies asks; the trajectories stay here in between."""
         assert isinstance(self.learner, PolicyLearner)
-        return answer(self.learner, self.like, question, theta, seeds, other)
+        return answer(self.learner, self.like, question, theta, seeds, other, reach)
 
     def curves(
         self, theta: np.ndarray, seeds: Sequence[int], split: Split, evaluation: Evaluation, inner_lr: float | None

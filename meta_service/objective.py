@@ -58,8 +58,12 @@ class PolicyObjective(Protocol):
     def gradient(self, params: Params, at: Params | None = None) -> MetaGradient:
         """The meta-gradient at `at`, or at params; loss is minus the mean return after adaptation, of params."""
 
-    def curvature(self, params: Params, vector: Params) -> Params:
-        """The mean over the tasks of J' F J vector: the KL divergence's Hessian at params."""
+    def curvature(self, params: Params, vector: Params, reach: float = 0.0) -> Params:
+        """The mean over the tasks of the KL divergence's Hessian at params, times vector: J' F J vector.
+
+        reach > 0: the symmetric difference of its gradients at params + reach * vector and params - reach * vector
+        instead, over 2 * reach.
+        """
 
     def value(self, params: Params, at: Params) -> Surrogate:
         """The mean surrogate loss and divergence at `at`."""

@@ -1,7 +1,8 @@
 """One block of reinforcement-learning tasks: from seeds and theta to trajectories, and what is asked about them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from meta_service.errors import UserError
 from meta_service.job import Evaluation, JobSpec
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.objective import MetaGradient, Surrogate
-from meta_service.params import Params, add, sha256
+from meta_service.params import Params, add, add_scaled, scale, sha256
 from meta_service.rl.rollout import roll_out
 from meta_service.rl.simulation import PolicyTasks
 from meta_service.rl.trajectories import Trajectories
@@ -41,21 +42,22 @@ class PolicyLearner:
         """The sum of the meta-gradients at `at`, or params, on the trajectories params gather on these tasks."""
         block = self._block(params, seeds)
         adapted = block.adapted if at is None else (self._adapt(at, data) for data in block.data)
-        total: Params | None = None
-        for task in adapted:
-            gradient = task.gradient()
-            total = gradient if total is None else add(total, gradient)
-        assert total is not None
+        total = _sum(task.gradient() for task in adapted)
         return MetaGradient(total, -block.facts["return_after"], len(seeds), block.facts)
 
-    def curvature(self, params: Params, seeds: Sequence[int], vector: Params) -> Params:
-        """The sum over the tasks of J' F J vector at params."""
-        total: Params | None = None
-        for task in self._block(params, seeds).adapted:
-            product = task.curvature(vector)
-            total = product if total is None else add(total, product)
-        assert total is not None
-        return total
+    def curvature(self, params: Params, seeds: Sequence[int], vector: Params, reach: float = 0.0) -> Params:
+        """The sum over the tasks of what `PolicyObjective.curvature` is the mean of."""
+        block = self._block(params, seeds)
+        if not reach:
+            return _sum(task.curvature(vector) for task in block.adapted)
+        ahead, behind = (add_scaled(params, vector, h) for h in (reach, -reach))
+        return _sum(
+            scale(
+                add_scaled(self._adapt(ahead, data).kl_gradient(), self._adapt(behind, data).kl_gradient(), -1.0),
+                0.5 / reach,
+            )
+            for data in block.data
+        )
 
     def value(self, params: Params, seeds: Sequence[int], at: Params) -> Surrogate:
         """The sums of surrogate loss and divergence at `at`."""
@@ -149,6 +151,11 @@ class _Block(NamedTuple):
     """At the theta that gathered the data."""
     facts: dict[str, float]
     """Sums over the tasks."""
+
+
+def _sum(each: Iterable[Params]) -> Params:
+    """From the first to the last."""
+    return reduce(add, each)
 
 
 def _stacked(each: Sequence[Params]) -> Params:

@@ -88,8 +88,8 @@ class _LocalPolicyObjective:
     def gradient(self, params: Params, at: Params | None = None) -> MetaGradient:
         return add_in_order([self.learner.meta_gradient(params, seeds, at) for seeds in self.blocks])
 
-    def curvature(self, params: Params, vector: Params) -> Params:
-        parts = [self.learner.curvature(params, seeds, vector) for seeds in self.blocks]
+    def curvature(self, params: Params, vector: Params, reach: float = 0.0) -> Params:
+        parts = [self.learner.curvature(params, seeds, vector, reach) for seeds in self.blocks]
         return mean_in_order(parts, sum(map(len, self.blocks)))
 
     def value(self, params: Params, at: Params) -> Surrogate:

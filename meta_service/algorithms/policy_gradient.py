@@ -212,6 +212,10 @@ class Adapted:
             v = self._bent(step, v)
         return self._back(self.query.fisher(v))
 
+    def kl_gradient(self) -> Params:
+        """J' grad KL(theta'): the gradient, with respect to theta, of the adapted policy's KL divergence."""
+        return self._back(self.query.kl_gradient())
+
     def _back(self, v: Params) -> Params:
         for step in reversed(self.steps):
             v = self._bent(step, v)

@@ -9,7 +9,7 @@ import torch
 
 from meta_service.errors import UserError
 from meta_service.objective import MetaGradient, Objective, PolicyObjective
-from meta_service.params import Params, flatten, unflatten
+from meta_service.params import Params, flatten, norm, unflatten
 from meta_service.state import MetaState
 
 
@@ -17,14 +17,18 @@ from meta_service.state import MetaState
 class TRPO:
     """The step that lowers the surrogate loss most while the adapted policies diverge by `max_kl` at most.
 
-    Direction: conjugate gradients on the exact products J' F J v over all data. Length: the longest of a series, from
-    `stretch` times the one the quadratic model allows downwards, that keeps the measured divergence and lowers the
-    measured loss; if there is none, theta stays as it is.
+    Direction: conjugate gradients on products of the divergence's Hessian with vectors, over all data. Length: the
+    longest of a series, from `stretch` times the one the quadratic model allows downwards, that keeps the measured
+    divergence and lowers the measured loss; if there is none, theta stays as it is.
     """
 
     max_kl: float = 0.01
     """The bound of the mean divergence of the adapted policies, before from after."""
     cg_iterations: int = 10
+    hvp_eps: float = 0.0
+    """0: the products are exact, J' F J v. More: each is a symmetric difference of the divergence's gradients at
+    theta +- hvp_eps / |theta| * v, so that it sees as far as a step goes, and the kinks of the ReLUs on the way. 1 in
+    the authors' code, by a slip in the order of two arguments (1e-5 was meant), and it learns better for it."""
     damping: float = 1e-5
     """Added to the curvature's diagonal."""
     backtrack: float = 0.8
@@ -35,6 +39,8 @@ class TRPO:
     """The first length tried, in those of the quadratic model."""
 
     def __post_init__(self) -> None:
+        if self.hvp_eps < 0:
+            raise UserError(f"outer: hvp_eps >= 0 is expected, {self} came")
         numbers = (self.max_kl, self.cg_iterations, self.damping, self.max_backtracks, self.stretch)
         if min(numbers) <= 0 or not 0 < self.backtrack < 1:
             raise UserError(f"outer: numbers > 0 and backtrack in (0, 1) are expected, {self} came")
@@ -54,8 +60,10 @@ class TRPO:
         def vector(flat: np.ndarray) -> Params:
             return unflatten(torch.from_numpy(flat).to(like).numpy(), params)
 
+        reach = self.hvp_eps / norm(params) if self.hvp_eps else 0.0
+
         def curvature(flat: np.ndarray) -> np.ndarray:
-            return flatten(objective.curvature(params, vector(flat))).astype(np.float64) + self.damping * flat
+            return flatten(objective.curvature(params, vector(flat), reach)).astype(np.float64) + self.damping * flat
 
         gradient = flatten(mean.grads).astype(np.float64)
         direction, squared = conjugate_gradients(curvature, gradient, self.cg_iterations)

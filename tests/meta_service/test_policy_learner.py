@@ -17,7 +17,7 @@ from meta_service.objective import MetaGradient
 from meta_service.outer.adam import Adam
 from meta_service.outer.promp import ProMP
 from meta_service.outer.trpo import TRPO, conjugate_gradients
-from meta_service.params import add_scaled, norm, sha256
+from meta_service.params import Params, add_scaled, norm, sha256
 from meta_service.policy_learner import PolicyLearner
 from meta_service.pool import LocalPool
 from meta_service.state import MetaState
@@ -51,8 +51,18 @@ def train(job: JobSpec) -> tuple[MetaState, list[MetaGradient]]:
     return meta_train(job, LocalPool.of(job), job.init(), witness), witness.means
 
 
-def test_trpo_keeps_its_bound_and_lowers_the_surrogate_at_every_update() -> None:
-    _, means = train(replace(SHORT, iterations=6))
+def off_the_kinks() -> Params:
+    """Biases of zero leave every unit at its kink at the start, which is (0, 0); float64."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: value.double() + 0.1 * torch.randn(value.shape, generator=generator).double()
+        for name, value in SHORT.init().params.items()
+    }
+
+
+@pytest.mark.parametrize("hvp_eps", [0.0, 1.0])
+def test_trpo_keeps_its_bound_and_lowers_the_surrogate_at_every_update(hvp_eps: float) -> None:
+    _, means = train(replace(SHORT, iterations=6, outer=TRPO(max_kl=0.01, hvp_eps=hvp_eps)))
     assert all(0 < mean.facts["kl"] <= 0.01 for mean in means)
     assert all(mean.facts["surrogate_gain"] > 0 for mean in means)
 
@@ -66,12 +76,7 @@ def test_where_no_step_keeps_the_bound_theta_stays_as_it_is() -> None:
 
 
 def test_the_divergence_of_a_small_step_is_half_its_product_with_the_curvature() -> None:
-    learner, seeds = PolicyLearner(SHORT), SHORT.blocks("train", 0, 2)[0]
-    generator = torch.Generator().manual_seed(0)
-    theta = {  # biases of zero leave every unit at its kink at the start, which is (0, 0)
-        name: value.double() + 0.1 * torch.randn(value.shape, generator=generator).double()
-        for name, value in SHORT.init().params.items()
-    }
+    learner, seeds, theta = PolicyLearner(SHORT), SHORT.blocks("train", 0, 2)[0], off_the_kinks()
     step = learner.meta_gradient(theta, seeds).grads
     step = {name: 1e-6 / norm(step) * value for name, value in step.items()}
     product = learner.curvature(theta, seeds, step)
@@ -80,6 +85,26 @@ def test_the_divergence_of_a_small_step_is_half_its_product_with_the_curvature()
         expected, rel=1e-3
     )  # between the kinks of the ReLUs
     assert learner.value(theta, seeds, theta).kl == pytest.approx(0, abs=1e-14)
+
+
+def test_a_product_that_reaches_nowhere_far_is_the_exact_one() -> None:
+    learner, seeds, theta = PolicyLearner(SHORT), SHORT.blocks("train", 0, 2)[0], off_the_kinks()
+    vector = learner.meta_gradient(theta, seeds).grads
+    near, exact = learner.curvature(theta, seeds, vector, 1e-6), learner.curvature(theta, seeds, vector)
+    assert norm(add_scaled(near, exact, -1.0)) < 1e-5 * norm(exact)
+
+
+def test_a_product_that_reaches_far_is_the_difference_of_two_slopes_of_the_divergence() -> None:
+    learner, seeds, theta = PolicyLearner(SHORT), SHORT.blocks("train", 0, 2)[0], off_the_kinks()
+    vector, reach, h = learner.meta_gradient(theta, seeds).grads, 0.3, 1e-7  # between the kinks of the ReLUs
+
+    def slope(at: float) -> float:  # of the divergence along vector, at theta + at * vector
+        ahead, behind = (learner.value(theta, seeds, add_scaled(theta, vector, at + d)).kl for d in (h, -h))
+        return (ahead - behind) / (2 * h)
+
+    product = learner.curvature(theta, seeds, vector, reach)
+    along = sum(float((vector[name] * product[name]).sum()) for name in vector)
+    assert along == pytest.approx((slope(reach) - slope(-reach)) / (2 * reach), rel=1e-4)
 
 
 def test_conjugate_gradients_solve_a_small_system() -> None:

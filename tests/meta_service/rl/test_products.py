@@ -141,6 +141,13 @@ def test_the_curvature_is_the_hessian_of_the_divergence_through_the_adaptation(n
     assert_close(problem.adapted(problem.theta).curvature(v), expected)
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_divergence_s_gradient_through_the_adaptation_is_autograd_s_away_from_theta(name: str) -> None:
+    problem = Problem(ALGORITHMS[name])
+    at = add_scaled(problem.theta, theta(5), 0.1)
+    assert_close(problem.adapted(at).kl_gradient(), grad(problem.kl)(at))
+
+
 def test_masked_steps_change_nothing() -> None:
     algorithm, params = PolicyGradient(), theta(0)
     whole = trajectories(params, 1)
