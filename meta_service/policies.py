@@ -12,6 +12,7 @@ from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.params import Params
+from meta_service.rl.simulation import PolicyTasks
 from meta_service.rl.trajectories import Trajectories
 
 
@@ -68,7 +69,7 @@ class Policy:
     ) -> "Policy":
         """The policy after `steps` policy-gradient steps.
 
-        source: a Gymnasium environment, in which each step gathers `trajectories` (by default as many as in training);
+        source: a Gymnasium environment, in which each step gathers `trajectories` (by default as in training);
         or trajectories this policy has met, (observations, actions, rewards) each, for one step. Step sizes as in the
         run's tests: alpha first, a share of it later. Raises UserError.
         """
@@ -81,7 +82,7 @@ class Policy:
             return policy._stepped(self._batch(source), inner_lr)
         generator = np.random.default_rng(seed)
         for _ in range(steps):
-            met = policy._met(source, trajectories or self.job.tasks.shots, generator)
+            met = policy._met(source, trajectories, generator)
             policy = policy._stepped(self._batch(met), inner_lr)
         return policy
 
@@ -89,9 +90,13 @@ class Policy:
         """One trajectory in a Gymnasium environment, of `horizon` steps at most."""
         return self._episode(env, explore, np.random.default_rng(seed), horizon)
 
-    def _met(self, env: Any, count: int, generator: np.random.Generator) -> list[Trajectory]:
-        horizon: int = getattr(self.job.tasks, "horizon", 10_000)
-        return [self._episode(env, True, generator, horizon) for _ in range(count)]
+    def _met(self, env: Any, count: int | None, generator: np.random.Generator) -> list[Trajectory]:
+        tasks: PolicyTasks = self.job.tasks  # type: ignore[assignment]
+        steps = tasks.shots * tasks.horizon if tasks.by_steps and count is None else 0
+        met: list[Trajectory] = []
+        while len(met) < (count or tasks.shots) or sum(len(one.rewards) for one in met) < steps:
+            met.append(self._episode(env, True, generator, tasks.horizon))
+        return met
 
     def _episode(self, env: Any, explore: bool, generator: np.random.Generator, horizon: int) -> Trajectory:
         observation, _ = env.reset(seed=int(generator.integers(2**31)))

@@ -16,7 +16,7 @@ from meta_service.job import Evaluation, JobSpec
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.objective import MetaGradient, Surrogate
 from meta_service.params import Params, add, add_scaled, scale, sha256
-from meta_service.rl.rollout import roll_out
+from meta_service.rl.rollout import gather
 from meta_service.rl.simulation import PolicyTasks
 from meta_service.rl.trajectories import Trajectories
 
@@ -92,7 +92,7 @@ class PolicyLearner:
         algorithm = dataclasses.replace(self.algorithm, inner_lr=inner_lr or self.algorithm.inner_lr)
         adapted = [params] * len(seeds)
         for step in range(steps + 1):
-            trajectories = roll_out(self.policy, _stacked(adapted), tasks or self.tasks, seeds, step)
+            trajectories = gather(self.policy, _stacked(adapted), tasks or self.tasks, seeds, step)
             yield trajectories
             if step < steps:
                 adapted = [
@@ -121,7 +121,7 @@ class PolicyLearner:
                     self.algorithm.inner_step(self.policy, theta, experience)
                     for theta, experience in zip(adapted, seen[-1], strict=True)
                 ]
-            batches.append(roll_out(self.policy, _stacked(adapted), self.tasks, seeds, step))
+            batches.append(gather(self.policy, _stacked(adapted), self.tasks, seeds, step))
             seen.append([self._seen(theta, batches[-1], b) for b, theta in enumerate(adapted)])
         data = [_Data(list(of_task[:-1]), of_task[-1]) for of_task in zip(*seen, strict=True)]
         facts = {

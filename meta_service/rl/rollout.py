@@ -1,9 +1,11 @@
 """Rolling out: many policies, each on many trajectories of its task, stepped together; the one effect in here."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.params import Params
@@ -16,19 +18,59 @@ def generator(seed: int, phase: int, trajectory: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, phase, trajectory))))
 
 
-def roll_out(
+def gather(
     policy: GaussianPolicy, params: Params, tasks: PolicyTasks, seeds: Sequence[int], phase: int
 ) -> Trajectories:
+    """The trajectories of one step of adaptation: K of each task or, with tasks.by_steps, as many as have K * H steps.
+
+    Those are whole ones, more than K where they end early: [B, the most any task has, H, ...], with rows without a step
+    where a task has fewer. One whose simulation became unstable has cost H steps.
+    """
+    batch = roll_out(policy, params, tasks, seeds, phase)
+    if not tasks.by_steps:
+        return batch
+    wanted = tasks.shots * tasks.horizon
+    each = [batch.of_task(b) for b in range(len(seeds))]
+    while short := [b for b, met in enumerate(each) if _spent(met).sum() < wanted]:
+        so_far = max(len(each[b].mask) for b in short)  # the same for all that are short
+        shares = [wanted / float(_spent(each[b]).sum()) for b in short]
+        numbers = range(so_far, math.ceil(max(shares) * so_far))
+        more = roll_out(
+            policy, {n: p[short] for n, p in params.items()}, tasks, [seeds[b] for b in short], phase, numbers
+        )
+        for index, b in enumerate(short):
+            each[b] = Trajectories(*(torch.cat(parts) for parts in zip(each[b], more.of_task(index), strict=True)))
+    kept = [int((_spent(met).cumsum(0) - _spent(met) < wanted).sum()) for met in each]
+    parts = zip(*each, strict=True)
+    return Trajectories(*(pad_sequence([t[:k] for t, k in zip(part, kept, strict=True)], True) for part in parts))
+
+
+def _spent(met: Trajectories) -> torch.Tensor:
+    """[K]: steps of each trajectory of one task."""
+    return torch.where(met.unstable, met.mask.shape[-1], met.mask.sum(-1))
+
+
+def roll_out(
+    policy: GaussianPolicy,
+    params: Params,
+    tasks: PolicyTasks,
+    seeds: Sequence[int],
+    phase: int,
+    numbers: range | None = None,
+) -> Trajectories:
     """K trajectories of each task, by the policy with its parameters: params [B, ...], one policy for each of B seeds.
+
+    numbers: which trajectories of a task they are, the first K if none are named.
 
     A function of its arguments: every trajectory has a generator of its own, named by (seed, phase, trajectory).
     `phase` counts the adaptation steps of a task, so that each meets fresh noise. Costs one call of all policies and
     one of all simulations a step.
     """
-    B, K, H = len(seeds), tasks.shots, tasks.horizon
+    numbers = range(tasks.shots) if numbers is None else numbers
+    B, K, H = len(seeds), len(numbers), tasks.horizon
     (o,), a = tasks.signature.inputs, tasks.signature.outputs
     like = params["log_std"].dtype
-    generators = [generator(seed, phase, k) for seed in seeds for k in range(K)]
+    generators = [generator(seed, phase, k) for seed in seeds for k in numbers]
     simulation = tasks.simulation(np.repeat(np.stack([tasks.goal(seed) for seed in seeds]), K, 0))
     observation = simulation.reset(generators)
     noise = np.empty((H, B * K, a), np.float32)

@@ -44,6 +44,10 @@ class PolicyTasks(Protocol):
         """H: steps after which a trajectory is cut off; a truncation, not a terminal state."""
 
     @property
+    def by_steps(self) -> bool:
+        """Whether K is counted in steps: whole trajectories are gathered until they have K * H."""
+
+    @property
     def signature(self) -> Signature:
         """The sizes of an observation and of an action."""
 

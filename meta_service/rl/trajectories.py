@@ -10,7 +10,7 @@ class Trajectories(NamedTuple):
     """Of many tasks ([B, K, H, ...]) or, after `of_task`, of one ([K, H, ...]).
 
     Steps after the end of a trajectory, and all of a trajectory whose simulation became unstable, are masked; their
-    entries are finite and mean nothing.
+    entries are finite and mean nothing. A task with fewer trajectories than K has rows without a step at its end.
     """
 
     observations: Tensor
@@ -27,12 +27,14 @@ class Trajectories(NamedTuple):
     """[B, K] bool: the simulation left the finite numbers."""
 
     def of_task(self, index: int) -> "Trajectories":
-        return Trajectories(*(part[index] for part in self))
+        """Its own trajectories alone."""
+        own = int((self.mask[index].any(-1) | self.unstable[index]).sum())
+        return Trajectories(*(part[index, :own] for part in self))
 
     def returns(self) -> Tensor:
         """[B]: the mean undiscounted return over the stable trajectories of each task, float64."""
         total = (self.rewards * self.mask).sum((-2, -1))
-        return total / (~self.unstable).sum(-1).clamp(min=1)
+        return total / self.mask.any(-1).sum(-1).clamp(min=1)
 
 
 def reward_to_go(rewards: Tensor, discount: float) -> Tensor:

@@ -53,6 +53,9 @@ class Locomotion:
     """K: trajectories of one adaptation step."""
     horizon: int = 200
     """H: steps of 0.01 s (HalfCheetah), 0.02 s (Ant) or, gymnasium, 0.05 s after which a trajectory is cut off."""
+    by_steps: bool = False
+    """Gather whole trajectories until there are K * H steps, as the authors' code does: more than K where they end
+    early, with a fall of Ant."""
     oracle: bool = False
     """Give the goal to the policy as one more observation: the paper's upper bound."""
 

@@ -24,6 +24,9 @@ class Navigation:
     """K: trajectories of one adaptation step."""
     horizon: int = 100
     """H: steps after which a trajectory is cut off."""
+    by_steps: bool = False
+    """Gather whole trajectories until there are K * H steps, as the authors' code does: more than K where they end
+    early, at the goal."""
     oracle: bool = False
     """Give the goal to the policy as two more observations: the paper's upper bound."""
 

@@ -57,6 +57,16 @@ def test_adapting_in_an_environment_is_adapting_to_what_is_met_there() -> None:
     assert any(not torch.equal(adapted.params[name], policy.params[name]) for name in policy.params)
 
 
+def test_an_environment_is_met_for_as_many_steps_as_in_training_where_the_job_counts_them() -> None:
+    env, policy = gymnasium.make("meta_service/Navigation-v0", goal=(0.005, 0.0)), policy_of()
+    policy.params = {name: torch.full_like(value, -4.0 * (name == "log_std")) for name, value in policy.params.items()}
+    for by_steps in (True, False):
+        policy.job = replace(JOB, tasks=replace(JOB.tasks, shots=3, horizon=20, by_steps=by_steps))
+        lengths = [len(one.rewards) for one in policy._met(env, None, np.random.default_rng(5))]
+        assert len(lengths) > 3 if by_steps else len(lengths) == 3
+        assert sum(lengths) >= 60 > sum(lengths[:-1]) if by_steps else sum(lengths) < 60
+
+
 def test_steps_after_the_first_are_of_half_the_size() -> None:
     policy = policy_of()
     met = [(np.random.default_rng(k).normal(size=(6, 2)), np.ones((6, 2)), np.arange(6.0) * k) for k in range(3)]

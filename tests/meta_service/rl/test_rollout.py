@@ -9,7 +9,7 @@ import torch
 
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.params import Params
-from meta_service.rl.rollout import roll_out
+from meta_service.rl.rollout import gather, roll_out
 from meta_service.rl.simulation import PolicyTasks, Step
 from meta_service.tasks.locomotion import Locomotion
 from meta_service.tasks.navigation import Navigation, Points
@@ -127,6 +127,52 @@ def test_an_unstable_simulation_is_masked_whole_counted_and_finite_in_what_is_ke
     assert bool((batch.mask[:, 1] == 1).all())
     assert all(bool(part.isfinite().all()) for part in batch[:4])
     assert batch.returns().tolist() == [6.0] * 3
+
+
+def wandering(tasks: Navigation) -> Params:
+    """Policies that move at random around the start, the first two of them hardly at all."""
+    zeros = {name: torch.zeros_like(value) for name, value in policies(tasks).items()}
+    return zeros | {"log_std": torch.tensor([[-9.0, -9.0], [-9.0, -9.0], [-1.5, -1.5]])}
+
+
+@dataclass(frozen=True)
+class Close(Navigation):
+    """The goal is the start itself, but for the first task, whose goal is far."""
+
+    def goal(self, seed: int) -> np.ndarray:
+        return np.array([0.4, 0.4]) if seed == SEEDS[0] else np.zeros(2)
+
+
+def test_counted_in_steps_a_task_gets_whole_trajectories_until_it_has_k_times_h_steps() -> None:
+    tasks = Close(shots=3, horizon=10, by_steps=True)
+    batch = gather(POLICY, params := wandering(tasks), tasks, SEEDS, 0)
+    lengths = batch.mask.sum(-1)
+    counts = (lengths > 0).sum(-1).tolist()
+    assert counts[0] == 3  # of 10 steps each
+    assert counts[1] == 30  # of one step each
+    assert 3 < counts[2] < 30
+    for b, count in enumerate(counts):
+        assert lengths[b].sum() >= 30 > lengths[b, : count - 1].sum()  # the last one was needed
+        assert not lengths[b, count:].any()
+    longer = roll_out(POLICY, params, replace(tasks, shots=30), SEEDS, 0)
+    for b, count in enumerate(counts):
+        for mine, theirs in zip(batch.of_task(b), longer.of_task(b), strict=True):
+            assert len(mine) == count
+            assert torch.allclose(mine.double(), theirs[:count].double())  # the same ones, by their numbers
+
+
+def test_the_return_is_the_mean_over_the_trajectories_a_task_has() -> None:
+    tasks = Close(shots=3, horizon=10, by_steps=True)
+    batch = gather(POLICY, wandering(tasks), tasks, SEEDS, 0)
+    for b, mean in enumerate(batch.returns().tolist()):
+        own = batch.of_task(b)
+        assert mean == pytest.approx(float((own.rewards * own.mask).sum(-1).mean()))
+
+
+def test_counted_in_steps_an_unstable_simulation_has_cost_its_horizon() -> None:
+    tasks = Unstable(shots=4, horizon=6, by_steps=True)
+    batch = gather(POLICY, policies(tasks), tasks, SEEDS, 0)
+    assert batch.unstable.tolist() == [[True, False, True, False]] * 3
 
 
 def test_goals_are_drawn_as_the_paper_says() -> None:
