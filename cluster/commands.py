@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import local
-from cluster.driving import INTERRUPTED
 from cluster.follow import Follower
 from cluster.runs import Runs
-from cluster.submit import Jobs, NotReached, new_run
+from cluster.submit import INTERRUPTED, Jobs, NotReached, new_run
 from cluster.surroundings import Surroundings, configured
 from cluster.workplace import SPOOL
 from meta_service.artifacts import DirectoryStore, open_store

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from cluster.runs import Runs
 from cluster.stopping import Stopping, impatient, impatient_ppo, stopping
-from cluster.submit import ROOT
+from cluster.submit import INTERRUPTED, ROOT
 from cluster.workplace import SPOOL, place, pool_of, say
 from meta_service import run as runner
 from meta_service.artifacts import open_store
@@ -25,7 +25,6 @@ from meta_service.progress import print_event
 from meta_service.tracking import MLflowTracker, State
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk without room is nobody's bug
-INTERRUPTED = 130  # the exit code of a run that was asked to stop
 
 
 def drive(run: str, overrides: Sequence[str], test: bool) -> int:

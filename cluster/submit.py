@@ -28,6 +28,7 @@ SENT = ("meta_service", "cluster", "jobs", "requirements.lock")  # all a driver 
 _LOG = logging.getLogger(__name__)
 _RAY_TALK = re.compile(r"\sINFO (job_manager|worker)\.py:\d+ -- |^Running entrypoint for job ")
 STOP_S = 75.0  # for the outer step at work and a checkpoint
+INTERRUPTED = 130  # the exit code of a run that was asked to stop
 JOBS_OUTPUT_S = 10.0  # how long a job that has just ended may take to show its exit code
 
 
@@ -135,6 +136,8 @@ class Jobs:
                 time.sleep(0.1)
         if info.status == "SUCCEEDED":
             return 0
+        if info.status == "STOPPED":
+            return INTERRUPTED  # by `stop`; Ray keeps no exit code of those
         return int(info.driver_exit_code or 1)
 
     def stop(self, submissions: Sequence[str]) -> None:

@@ -119,6 +119,9 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_bits_of_an_undisturbed
         time.sleep(0.2)
     stopped = CliRunner().invoke(program, ["stop", run])  # in this process: another would start while the run ends
     assert "STOPPED at iteration" in stopped.output, stopped.output
+    followed = CliRunner().invoke(program, ["logs", run])
+    assert followed.exit_code == 130, followed.output
+    assert f"{run} was stopped; `make resume RUN={run}` goes on" in " ".join(followed.output.split())
     at = Checkpoints(store).latest()
     assert at is not None
     assert 0 < at.iteration < 1500
