@@ -150,15 +150,12 @@ def result_table(event: dict[str, Any]) -> Table:
 
 def conditions_text(name: str, conditions: dict[str, Any]) -> str:
     """`paper: 600 test tasks, 1 + 1 examples a class, alpha 0.4, transductive batch norm, loss sum_over_k`."""
-    if "trajectories" in conditions:
-        many = f"{conditions['trajectories']} trajectories of up to {conditions['horizon']} steps"
-        if conditions.get("by_steps"):
-            steps = conditions["trajectories"] * conditions["horizon"]
-            many = f"{steps:,} steps of whole trajectories of up to {conditions['horizon']}"
+    if "horizon" in conditions:
+        many = f"{conditions['steps']:,} steps in whole" if "steps" in conditions else conditions["trajectories"]
         return (
-            f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {many} for each step of adaptation, "
-            f"alpha {conditions['inner_lr']:g}, after the first step "
-            f"{conditions['later_lr'] * conditions['inner_lr']:g}"
+            f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {many} trajectories "
+            f"of up to {conditions['horizon']} steps for each step of adaptation, alpha {conditions['inner_lr']:g}, "
+            f"after the first step {conditions['later_lr'] * conditions['inner_lr']:g}"
         )
     each = "a class" if "loss_scale" in conditions else "a task"
     text = (

@@ -116,9 +116,8 @@ def _conditions(job: JobSpec, evaluation: Evaluation) -> dict[str, Any]:
     tasks: Any = evaluation.tasks_of(job.tasks)
     if isinstance(job.algorithm, PolicyGradient):
         lrs = [job.algorithm.lr(step) for step in range(evaluation.steps)]
-        later_lr = lrs[1] / lrs[0] if lrs[1:] else 1
-        many = {"trajectories": tasks.shots, "horizon": tasks.horizon, "by_steps": tasks.by_steps}
-        return many | {"later_lr": later_lr}
+        many = {"steps": tasks.shots * tasks.horizon} if tasks.by_steps else {"trajectories": tasks.shots}
+        return many | {"horizon": tasks.horizon, "later_lr": lrs[1] / lrs[0] if lrs[1:] else 1}
     conditions = {"shots": tasks.shots, "query_shots": tasks.query_shots or tasks.shots}
     if hasattr(tasks, "transductive"):
         conditions["batch_norm"] = "transductive" if tasks.transductive else "inductive"

@@ -35,9 +35,9 @@ def job_of(kind: str, iterations: int, folder: Path) -> JobSpec:
         job = replace(jobs.find("omniglot"), tasks=Omniglot(ways=5, shots=1), meta_batch_size=6, tasks_per_block=1)
         job = replace(job, model=Conv4(filters=8), algorithm=replace(job.maml, inner_steps=2))
     else:
-        tasks, policy = Navigation(shots=4, horizon=20), GaussianPolicy(hidden=(16,))
+        tasks, policy = Navigation(shots=4, horizon=20, by_steps=True), GaussianPolicy(hidden=(16,))
         job = replace(jobs.find("navigation"), tasks=tasks, model=policy, meta_batch_size=6, tasks_per_block=1)
-        job = replace(job, outer=TRPO(max_kl=0.01, cg_iterations=4))
+        job = replace(job, outer=TRPO(max_kl=0.01, cg_iterations=4, hvp_eps=1.0))
     return replace(
         job,
         iterations=iterations,
