@@ -22,10 +22,10 @@ job = JobSpec(
     algorithm=PolicyGradient(inner_lr=0.5, inner_steps=1),
     outer=TRPO(max_kl=0.01, hvp_eps=1.0),
     iterations=100,
-    meta_batch_size=20,
-    tasks_per_block=5,
+    meta_batch_size=40,
+    tasks_per_block=10,
     validate_every=10,
-    validation=Evaluation("validation", num_tasks=40, steps=1),
+    validation=Evaluation("validation", num_tasks=40, steps=2, shots=40),
     checkpoint_every=5,
     evaluations=(Evaluation("paper", num_tasks=40, steps=3, headline=1, shots=40),),
     baselines=(

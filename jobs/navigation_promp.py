@@ -3,7 +3,7 @@
     make submit JOB=navigation_promp
 
 Settings of that paper: the low-variance curvature estimator, PPO's clipping at 0.3, a penalty of 5e-4 on the divergence
-of theta from the policy that acted, five steps of Adam a meta-batch; 40 tasks of 20 trajectories.
+of theta from the policy that acted, five steps of Adam a meta-batch.
 """
 
 from dataclasses import replace
@@ -17,8 +17,6 @@ job = replace(
     navigation,
     name="navigation_promp",
     tasks=Navigation(shots=20, horizon=100),
-    meta_batch_size=40,
-    tasks_per_block=10,
     algorithm=PolicyGradient(inner_lr=0.5, estimator="lvc", clip=0.3, inner_kl=5e-4),
     outer=ProMP(meta_lr=1e-3, epochs=5),
 )
