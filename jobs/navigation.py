@@ -25,7 +25,7 @@ job = JobSpec(
     meta_batch_size=40,
     tasks_per_block=10,
     validate_every=10,
-    validation=Evaluation("validation", num_tasks=40, steps=2, shots=40),
+    validation=Evaluation("validation", num_tasks=100, steps=2, shots=40),
     checkpoint_every=5,
     evaluations=(Evaluation("paper", num_tasks=40, steps=3, headline=1, shots=40),),
     baselines=(
