@@ -27,8 +27,8 @@ class TRPO:
     cg_iterations: int = 10
     hvp_eps: float = 0.0
     """0: the products are exact, J' F J v. More: each is a symmetric difference of the divergence's gradients at
-    theta +- hvp_eps / |theta| * v, which sees further, and the kinks of the ReLUs on the way. 1 in the authors' code,
-    by a slip in the order of two arguments. Navigation learns far better by it, HalfCheetah no better."""
+    theta +- hvp_eps / |theta| * v, which sees the kinks of the ReLUs on the way. It is 1 in the authors' code, where
+    another argument takes its place. Navigation learns better by it, HalfCheetah does not (docs/results.md)."""
     damping: float = 1e-5
     """Added to the curvature's diagonal."""
     backtrack: float = 0.8
