@@ -107,6 +107,22 @@ def test_a_product_that_reaches_far_is_the_difference_of_two_slopes_of_the_diver
     assert along == pytest.approx((slope(reach) - slope(-reach)) / (2 * reach), rel=1e-4)
 
 
+@pytest.mark.parametrize("hvp_eps", [0.0, 2.0])
+def test_trpo_s_products_reach_as_far_as_its_field_over_the_norm_of_theta(
+    hvp_eps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[float] = []
+    product = PolicyLearner.curvature
+
+    def curvature(self: PolicyLearner, params: Params, seeds: list[int], vector: Params, reach: float) -> Params:
+        reached.append(reach)
+        return product(self, params, seeds, vector, reach)
+
+    monkeypatch.setattr(PolicyLearner, "curvature", curvature)
+    train(replace(SHORT, iterations=1, outer=TRPO(max_kl=0.01, hvp_eps=hvp_eps)))
+    assert set(reached) == {hvp_eps / norm(SHORT.init().params)}
+
+
 def test_conjugate_gradients_solve_a_small_system() -> None:
     generator = np.random.default_rng(0)
     root = generator.normal(size=(6, 6))
