@@ -1,7 +1,7 @@
 """One block of reinforcement-learning tasks: from seeds and theta to trajectories, and what is asked about them."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -42,22 +42,21 @@ class PolicyLearner:
         """The sum of the meta-gradients at `at`, or params, on the trajectories params gather on these tasks."""
         block = self._block(params, seeds)
         adapted = block.adapted if at is None else (self._adapt(at, data) for data in block.data)
-        total = _sum(task.gradient() for task in adapted)
+        total = reduce(add, (task.gradient() for task in adapted))
         return MetaGradient(total, -block.facts["return_after"], len(seeds), block.facts)
 
     def curvature(self, params: Params, seeds: Sequence[int], vector: Params, reach: float = 0.0) -> Params:
         """The sum over the tasks of what `PolicyObjective.curvature` is the mean of."""
         block = self._block(params, seeds)
         if not reach:
-            return _sum(task.curvature(vector) for task in block.adapted)
+            return reduce(add, (task.curvature(vector) for task in block.adapted))
         ahead, behind = (add_scaled(params, vector, h) for h in (reach, -reach))
-        return _sum(
-            scale(
-                add_scaled(self._adapt(ahead, data).kl_gradient(), self._adapt(behind, data).kl_gradient(), -1.0),
-                0.5 / reach,
-            )
-            for data in block.data
-        )
+
+        def slope(data: _Data) -> Params:
+            change = add_scaled(self._adapt(ahead, data).kl_gradient(), self._adapt(behind, data).kl_gradient(), -1.0)
+            return scale(change, 0.5 / reach)
+
+        return reduce(add, map(slope, block.data))
 
     def value(self, params: Params, seeds: Sequence[int], at: Params) -> Surrogate:
         """The sums of surrogate loss and divergence at `at`."""
@@ -151,11 +150,6 @@ class _Block(NamedTuple):
     """At the theta that gathered the data."""
     facts: dict[str, float]
     """Sums over the tasks."""
-
-
-def _sum(each: Iterable[Params]) -> Params:
-    """From the first to the last."""
-    return reduce(add, each)
 
 
 def _stacked(each: Sequence[Params]) -> Params:

@@ -32,7 +32,7 @@ def gather(
     wanted = tasks.shots * tasks.horizon
     each = [batch.of_task(b) for b in range(len(seeds))]
     while short := [b for b, met in enumerate(each) if _spent(met).sum() < wanted]:
-        so_far = max(len(each[b].mask) for b in short)  # the same for all that are short
+        so_far = len(each[short[0]].mask)  # the same for all that are short
         shares = [wanted / float(_spent(each[b]).sum()) for b in short]
         numbers = range(so_far, math.ceil(max(shares) * so_far))
         more = roll_out(

@@ -10,7 +10,7 @@ class Trajectories(NamedTuple):
     """Of many tasks ([B, K, H, ...]) or, after `of_task`, of one ([K, H, ...]).
 
     Steps after the end of a trajectory, and all of a trajectory whose simulation became unstable, are masked; their
-    entries are finite and mean nothing. A task with fewer trajectories than K has rows without a step at its end.
+    entries are finite and mean nothing. A task with fewer trajectories than others has rows without a step at its end.
     """
 
     observations: Tensor
