@@ -12,14 +12,12 @@ os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
 
 from cluster import local
 from cluster.local import Surroundings
-
-ADDRESSES = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT", "META_EMBEDDED")
-CONFIGURING = (*ADDRESSES, "MLFLOW_PORT", "S3_PORT", "RAY_DASHBOARD_PORT")
+from tests.loopback import CONFIGURING
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The test that takes the shared services down comes after all that use them."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    """The test that takes the services down comes after all that use them, and last the one that waits for a soak."""
+    items.sort(key=lambda item: ("soak" in item.fixturenames, item.get_closest_marker("last") is not None))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,9 @@
 import socket
 from pathlib import Path
 
+ADDRESSES = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT", "META_EMBEDDED")
+CONFIGURING = (*ADDRESSES, "MLFLOW_PORT", "S3_PORT", "RAY_DASHBOARD_PORT")
+
 
 def refuse_to_start(*_: object, **__: object) -> None:
     raise AssertionError("nothing should have been started")

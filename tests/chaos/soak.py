@@ -27,6 +27,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.nodes import Nodes
 from tests.chaos.outage import Outage, outage
 from tests.chaos.scene import Scene
+from tests.loopback import CONFIGURING
 
 KINDS = ("sinusoid", "omniglot" if os.environ.get("DATA_ROOT") else "images", "navigation")
 PER_RUN = 40
@@ -46,22 +47,23 @@ def schedule(faults: int, seed: int, among: Sequence[str]) -> list[tuple[str, li
 
 
 @contextmanager
-def services(state: str | None) -> Iterator[Surroundings]:
-    """S3 and MLflow: those whose state is kept in that folder, or others, which are gone at the end."""
-    folder = state or tempfile.mkdtemp(prefix="meta-soak-")
+def services() -> Iterator[Surroundings]:
+    """S3 and MLflow, which are gone at the end; never those that a shell names."""
+    for name in CONFIGURING:
+        os.environ.pop(name, None)
+    folder = tempfile.mkdtemp(prefix="meta-soak-")
     os.environ["META_STATE"] = folder
     try:
         yield local.bring_up(print, ray=False)
     finally:
-        if not state:
-            local.take_down(print)
-            shutil.rmtree(folder)
+        local.take_down(print)
+        shutil.rmtree(folder)
 
 
 @contextmanager
-def stage(state: str | None) -> Iterator[Scene]:
+def stage() -> Iterator[Scene]:
     """A scene with a Ray of several nodes."""
-    with services(state) as surroundings:
+    with services() as surroundings:
         token(Place(state_folder()))  # of Ray, as the drivers will show it
         os.environ.update({name: value for name, value in surroundings.env.items() if name.startswith("RAY_")})
         nodes = Nodes()
@@ -106,7 +108,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--record", type=Path, help="a file to which every outcome is appended, a line each")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="only faults of this kind (all)")
     parser.add_argument("--outage", type=float, default=120, help="at last MLflow is away for so many seconds (120)")
-    parser.add_argument("--state", help="use the S3 and MLflow that run with this META_STATE (others, for the while)")
     asked = parser.parse_args(arguments)
     runs = schedule(asked.faults, asked.seed, asked.only or sorted(FAULTS))
     last = len(runs) if asked.runs is None else min(len(runs), asked.first_run + asked.runs)
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
             flush=True,
         )
 
-    with stage(asked.state) as scene:
+    with stage() as scene:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that was started
         for number in range(asked.first_run, last):
             kind, names, rng = runs[number]
