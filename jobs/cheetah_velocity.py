@@ -3,7 +3,8 @@
     make submit JOB=cheetah_velocity
 
 Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -129.5 / -78.6 / -66.6 / -60.8 in the paper after 475
-iterations, its oracle's -54.5, with the simulation `finn2017`. Ours: -134.2 / -95.1 / -92.4 / -86.7 after 100.
+iterations, its oracle's -54.5, with the simulation `finn2017`. Ours: -122.7 / -91.4 / -79.5 / -79.5 after 200, and no
+better by 252 (docs/results.md).
 """
 
 from dataclasses import replace
