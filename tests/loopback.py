@@ -5,6 +5,7 @@ from pathlib import Path
 
 ADDRESSES = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT", "META_EMBEDDED")
 CONFIGURING = (*ADDRESSES, "MLFLOW_PORT", "S3_PORT", "RAY_DASHBOARD_PORT")
+"""What names other services than the embedded ones, or other ports for those."""
 
 
 def refuse_to_start(*_: object, **__: object) -> None:

@@ -16,8 +16,15 @@ class Soak:
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.chaos.soak", f"--faults={TIMES * len(FAULTS)}", "--outage=0"]
         env = os.environ | {"OMP_NUM_THREADS": "1"}
-        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self._process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, **both)
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the tests, which end it
+        )
 
     def end(self) -> tuple[int, str]:
         """Its exit code and all it said, when it is over."""

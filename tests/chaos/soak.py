@@ -127,8 +127,8 @@ def main(arguments: Sequence[str]) -> int:
             flush=True,
         )
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that was started
     with stage() as scene:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that was started
         for number in range(asked.first_run, last):
             kind, names, rng = runs[number]
             try:
