@@ -133,7 +133,6 @@ def conclude(
         store.write(f"{folder}/{name}", data)
         tracker.artifact(f"{folder}/{name}", data)
     if folder == REPORT and not job.explores:  # MLflow serves what maps arrays to arrays; `load` gives a policy
-        emit("say", {"text": "keeping the model in MLflow"})
         log_model(tracker, job, state, emit)
 
 

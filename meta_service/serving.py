@@ -63,7 +63,8 @@ def _wait(process: "subprocess.Popen[bytes]", emit: Emit) -> int | None:
         while (passed := time.monotonic() - begin) < TIMEOUT_S:
             with suppress(subprocess.TimeoutExpired):
                 return process.wait(0.5)
-            emit("stage", {"title": "keeping the model in MLflow (s)", "done": int(passed), "total": int(TIMEOUT_S)})
+            title = "keeping the model in MLflow, seconds"
+            emit("stage", {"title": title, "done": int(passed), "total": int(TIMEOUT_S)})
         return None
     finally:
         process.kill()
