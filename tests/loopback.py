@@ -3,8 +3,15 @@
 import socket
 from pathlib import Path
 
-ADDRESSES = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ARTIFACT_ROOT", "META_EMBEDDED")
-CONFIGURING = (*ADDRESSES, "MLFLOW_PORT", "S3_PORT", "RAY_DASHBOARD_PORT")
+CONFIGURING = (
+    "RAY_ADDRESS",
+    "MLFLOW_TRACKING_URI",
+    "ARTIFACT_ROOT",
+    "META_EMBEDDED",
+    "MLFLOW_PORT",
+    "S3_PORT",
+    "RAY_DASHBOARD_PORT",
+)
 """What names other services than the embedded ones, or other ports for those."""
 
 
