@@ -117,7 +117,7 @@ class Policy:
         if inner_lr is not None:
             algorithm = dataclasses.replace(algorithm, inner_lr=inner_lr)
         seen = algorithm.seen(self._model, self.params, batch)
-        params = algorithm.inner_step(self._model, self.params, seen, algorithm.lr(self.steps))
+        params = algorithm.inner_step(self._model, self.params, seen, self.steps)
         return Policy(self.job, params, self.steps + 1)
 
     def _batch(self, source: Iterable[Any]) -> Trajectories:

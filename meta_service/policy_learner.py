@@ -52,7 +52,7 @@ class PolicyLearner:
             return reduce(add, (task.curvature(vector) for task in block.adapted))
         ahead, behind = (add_scaled(params, vector, h) for h in (reach, -reach))
 
-        def slope(data: _Data) -> Params:
+        def slope(data: Sequence[Experience]) -> Params:
             change = add_scaled(self._adapt(ahead, data).kl_gradient(), self._adapt(behind, data).kl_gradient(), -1.0)
             return scale(change, 0.5 / reach)
 
@@ -64,8 +64,7 @@ class PolicyLearner:
         block = self._block(params, seeds)
         here = sha256(at) == self._gathered_by
         for task in block.adapted if here else (self._adapt(at, data) for data in block.data):
-            query = task.query
-            loss, kl = loss + query.value(), kl + query.kl()
+            loss, kl = loss + task.value(), kl + task.kl()
         return Surrogate(loss, kl, len(seeds))
 
     def curves(
@@ -95,7 +94,7 @@ class PolicyLearner:
             yield trajectories
             if step < steps:
                 adapted = [
-                    algorithm.inner_step(self.policy, theta, self._seen(theta, trajectories, b), algorithm.lr(step))
+                    algorithm.inner_step(self.policy, theta, self._seen(theta, trajectories, b), step)
                     for b, theta in enumerate(adapted)
                 ]
 
@@ -117,12 +116,12 @@ class PolicyLearner:
         for step in range(self.algorithm.inner_steps + 1):
             if step:
                 adapted = [
-                    self.algorithm.inner_step(self.policy, theta, experience)
+                    self.algorithm.inner_step(self.policy, theta, experience, step - 1)
                     for theta, experience in zip(adapted, seen[-1], strict=True)
                 ]
             batches.append(gather(self.policy, _stacked(adapted), self.tasks, seeds, step))
             seen.append([self._seen(theta, batches[-1], b) for b, theta in enumerate(adapted)])
-        data = [_Data(list(of_task[:-1]), of_task[-1]) for of_task in zip(*seen, strict=True)]
+        data = list(zip(*seen, strict=True))
         facts = {
             "return_before": float(batches[0].returns().sum()),
             "return_after": float(batches[-1].returns().sum()),
@@ -133,19 +132,13 @@ class PolicyLearner:
     def _seen(self, theta: Params, trajectories: Trajectories, index: int) -> Experience:
         return self.algorithm.seen(self.policy, theta, trajectories.of_task(index))
 
-    def _adapt(self, at: Params, data: "_Data") -> Adapted:
-        return self.algorithm.adapted(self.policy, at, data.support, data.query)
-
-
-class _Data(NamedTuple):
-    """Of one task."""
-
-    support: list[Experience]
-    query: Experience
+    def _adapt(self, at: Params, data: Sequence[Experience]) -> Adapted:
+        return self.algorithm.adapted(self.policy, at, data)
 
 
 class _Block(NamedTuple):
-    data: list[_Data]
+    data: list[tuple[Experience, ...]]
+    """Of each task, after 0, 1, ... steps."""
     adapted: list[Adapted]
     """At the theta that gathered the data."""
     facts: dict[str, float]

@@ -6,7 +6,7 @@ is zero, so the Hessian of the adapted policies' divergence with respect to thet
 information at theta'. All three are products with vectors, task by task, and need no graph through the adaptation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from meta_service.errors import UserError
 from meta_service.models.gaussian_policy import GaussianPolicy
-from meta_service.params import Params, add_scaled
+from meta_service.params import Params, add, add_scaled, scale
 from meta_service.rl.advantages import advantages
 from meta_service.rl.losses import INNER, Estimator, Loss, clipped, lvc, weights, weights_along
 from meta_service.rl.network import Network
@@ -32,11 +32,15 @@ class PolicyGradient:
     inner_steps: int = 1
     """Policy-gradient steps on a task during meta-training, each on fresh trajectories; 0 is training on all tasks."""
     later_lr: float = 0.5
-    """When testing, steps after the first are of this share of alpha, as in the authors' code."""
+    """Steps after the first are of this share of alpha, as in the authors' tests."""
+    multi_step_loss: bool = False
+    """The outer loss is the mean of those after 1, 2, ... `inner_steps` steps, and not the last one: Antoniou et al.
+    (2019). The trajectories that a step adapts on are the ones by which the step before is judged."""
     estimator: Estimator = "loglik"
     """The adaptation's loss, and with it the meta-gradient's estimator: see `rl/losses.py`."""
     first_order: bool = False
-    """Take the inner gradients as constants: H = 0."""
+    """Take the inner gradients as constants: H = 0. Of one robot's few thousand steps H is mostly noise
+    (docs/results.md)."""
     discount: float = 0.99
     """gamma."""
     gae_lambda: float = 1.0
@@ -55,7 +59,7 @@ class PolicyGradient:
             raise UserError(f"algorithm: clip > 0 (or none) and inner_kl >= 0 are expected, {self} came")
 
     def lr(self, step: int) -> float:
-        """The step size of the test's `step`-th adaptation step, counted from 0."""
+        """The size of the `step`-th adaptation step, counted from 0."""
         return self.inner_lr if step == 0 else self.inner_lr * self.later_lr
 
     def seen(self, policy: GaussianPolicy, params: Params, trajectories: Trajectories) -> "Experience":
@@ -75,23 +79,23 @@ class PolicyGradient:
                 (-0.5 * z.square().sum(1) - log_std.sum()).view_as(trajectories.mask),
             )
 
-    def inner_step(
-        self, policy: GaussianPolicy, params: Params, experience: "Experience", lr: float | None = None
-    ) -> Params:
-        """theta' = theta - alpha grad L(theta), equation (1)."""
+    def inner_step(self, policy: GaussianPolicy, params: Params, experience: "Experience", step: int = 0) -> Params:
+        """theta' = theta - alpha grad L(theta), equation (1); step: how many were made before."""
         gradient = Linearised(policy, params, experience, INNER[self.estimator]).gradient
-        return add_scaled(params, gradient, -(self.inner_lr if lr is None else lr))
+        return add_scaled(params, gradient, -self.lr(step))
 
-    def adapted(
-        self, policy: GaussianPolicy, params: Params, support: Sequence["Experience"], query: "Experience"
-    ) -> "Adapted":
-        """Adaptation from theta on each of `support`, and the outer loss on `query`, with its derivatives."""
-        inner, steps = INNER[self.estimator], []
-        for experience in support:
-            steps.append(Linearised(policy, params, experience, inner))
-            params = add_scaled(params, steps[-1].gradient, -self.inner_lr)
-        outer = lvc if self.clip is None else clipped(self.clip)
-        return Adapted(self, steps, Linearised(policy, params, query, outer))
+    def adapted(self, policy: GaussianPolicy, params: Params, experiences: Sequence["Experience"]) -> "Adapted":
+        """Adaptation from theta, and the outer loss; experiences: what was seen after 0, 1, ... `inner_steps` steps."""
+        inner, outer = INNER[self.estimator], lvc if self.clip is None else clipped(self.clip)
+        last = len(experiences) - 1
+        steps, queries = [], {}
+        for k, experience in enumerate(experiences):
+            if k == last or (self.multi_step_loss and k > 0):
+                queries[k] = Linearised(policy, params, experience, outer)
+            if k < last:
+                steps.append(Linearised(policy, params, experience, inner))
+                params = add_scaled(params, steps[k].gradient, -self.lr(k))
+        return Adapted(self, steps, queries)
 
 
 class Experience(NamedTuple):
@@ -193,34 +197,52 @@ class Linearised:
 
 @dataclass(frozen=True)
 class Adapted:
-    """One task: the inner steps from theta to theta', and the outer loss at theta'."""
+    """One task: the inner steps from theta, and the outer loss after those that count."""
 
     algorithm: PolicyGradient
     steps: Sequence[Linearised]
-    query: Linearised
+    """Step k starts at theta_k; theta_0 = theta."""
+    queries: Mapping[int, Linearised]
+    """By k: the outer loss at theta_k."""
+
+    def value(self) -> float:
+        """The outer loss."""
+        return sum(query.value() for query in self.queries.values()) / len(self.queries)
+
+    def kl(self) -> float:
+        """The divergence of the adapted policies that acted from the ones here."""
+        return sum(query.kl() for query in self.queries.values()) / len(self.queries)
 
     def gradient(self) -> Params:
         """J' grad L'(theta'): the outer loss's gradient with respect to theta."""
-        gradient = self._back(self.query.gradient)
+        gradient = self._back({k: query.gradient for k, query in self.queries.items()})
         if self.algorithm.inner_kl and self.steps:
             gradient = add_scaled(gradient, self.steps[0].kl_gradient(), self.algorithm.inner_kl)
         return gradient
 
     def curvature(self, v: Params) -> Params:
         """J' F J v: the Hessian, at the policies that acted, of the adapted policies' KL divergence, times v."""
-        for step in self.steps:
-            v = self._bent(step, v)
-        return self._back(self.query.fisher(v))
+        products = {}
+        for k in range(len(self.steps) + 1):
+            if k > 0:
+                v = self._bent(k - 1, v)
+            if k in self.queries:
+                products[k] = self.queries[k].fisher(v)
+        return self._back(products)
 
     def kl_gradient(self) -> Params:
         """J' grad KL(theta'): the gradient, with respect to theta, of the adapted policy's KL divergence."""
-        return self._back(self.query.kl_gradient())
+        return self._back({k: query.kl_gradient() for k, query in self.queries.items()})
 
-    def _back(self, v: Params) -> Params:
-        for step in reversed(self.steps):
-            v = self._bent(step, v)
-        return v
+    def _back(self, each: Mapping[int, Params]) -> Params:
+        """The mean of J_k' v_k, J_k = d theta_k / d theta, in one pass from the last step to the first."""
+        total = each[len(self.steps)]
+        for k in reversed(range(len(self.steps))):
+            total = self._bent(k, total)
+            if k in each:
+                total = add(total, each[k])
+        return total if len(each) == 1 else scale(total, 1 / len(each))
 
-    def _bent(self, step: Linearised, v: Params) -> Params:
-        """(I - alpha H) v; H is symmetric."""
-        return v if self.algorithm.first_order else add_scaled(v, step.hessian(v), -self.algorithm.inner_lr)
+    def _bent(self, k: int, v: Params) -> Params:
+        """(I - alpha H) v, of step k; H is symmetric."""
+        return v if self.algorithm.first_order else add_scaled(v, self.steps[k].hessian(v), -self.algorithm.lr(k))

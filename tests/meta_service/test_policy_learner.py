@@ -156,16 +156,26 @@ def test_another_theta_gathers_its_own_trajectories() -> None:
         (PolicyGradient(estimator="lvc", clip=0.3, inner_kl=5e-4), ProMP()),
         (PolicyGradient(estimator="dice"), TRPO()),
         (PolicyGradient(inner_steps=2), TRPO()),
+        (PolicyGradient(inner_steps=2, multi_step_loss=True), TRPO(hvp_eps=1.0)),
         (PolicyGradient(inner_steps=0), TRPO()),
         (PolicyGradient(first_order=True), Adam()),
     ],
-    ids=["promp", "dice", "two steps", "pretrained", "first order with Adam"],
+    ids=["promp", "dice", "two steps", "a loss after each of two steps", "pretrained", "first order with Adam"],
 )
 def test_every_algorithm_trains_and_gives_the_same_digest_twice(algorithm: PolicyGradient, outer: TRPO) -> None:
     job = replace(SHORT, algorithm=algorithm, outer=outer)
     state, _ = train(job)
     assert state.sha256() == train(job)[0].sha256()
     assert sha256(state.params) != sha256(job.init().params)
+
+
+def test_the_policies_that_acted_are_the_ones_that_the_derivatives_adapt() -> None:
+    algorithm = PolicyGradient(inner_steps=3, later_lr=0.3, multi_step_loss=True)
+    learner, theta, seeds = PolicyLearner(replace(SHORT, algorithm=algorithm)), SHORT.init().params, [3, 4]
+    learner.meta_gradient(theta, seeds)
+    adapted = learner._block(theta, seeds).adapted
+    assert [list(task.queries) for task in adapted] == [[1, 2, 3]] * 2
+    assert max(query.kl() for task in adapted for query in task.queries.values()) < 1e-9
 
 
 def test_promp_s_later_steps_are_on_the_trajectories_of_the_first() -> None:

@@ -1,6 +1,7 @@
 """Derivatives through the adaptation of a policy, against autograd's and finite differences, in float64."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from meta_service.rl.trajectories import Trajectories
 
 POLICY = GaussianPolicy(hidden=(5, 4), init_std=0.7)
 K, H = 3, 6
+LATER = 0.7
 
 
 def theta(seed: int) -> Params:
@@ -54,37 +56,41 @@ class Problem:
 
     def __init__(self, algorithm: PolicyGradient) -> None:
         self.algorithm, self.theta = algorithm, theta(0)
-        self.support, acting = [], self.theta
-        for step in range(algorithm.inner_steps):
-            self.support.append(algorithm.seen(POLICY, acting, trajectories(acting, step + 1)))
-            acting = algorithm.inner_step(POLICY, acting, self.support[-1])
-        self.query = algorithm.seen(POLICY, acting, trajectories(acting, 9))
+        self.seen, acting = [], self.theta
+        for step in range(algorithm.inner_steps + 1):
+            self.seen.append(algorithm.seen(POLICY, acting, trajectories(acting, step + 1)))
+            acting = algorithm.inner_step(POLICY, acting, self.seen[-1], step)
+        self.counts = range(1, algorithm.inner_steps + 1) if algorithm.multi_step_loss else [algorithm.inner_steps]
 
-    def adapt(self, params: Params) -> Params:
+    def adapt(self, params: Params, steps: int) -> Params:
         loss = INNER[self.algorithm.estimator]
 
         def inner(p: Params, seen: Experience) -> Tensor:
             return loss(likelihood(p, seen), seen.advantages, seen.counted)
 
-        for seen in self.support:
-            gradient = grad(inner)(params, seen)
+        for step in range(steps):
+            gradient = grad(inner)(params, self.seen[step])
             if self.algorithm.first_order:
                 gradient = {name: value.detach() for name, value in gradient.items()}
-            params = add_scaled(params, gradient, -self.algorithm.inner_lr)
+            params = add_scaled(params, gradient, -self.algorithm.inner_lr * (1 if step == 0 else LATER))
         return params
+
+    def mean(self, of: Callable[[Params, Experience], Tensor], params: Params) -> Tensor:
+        """Over the steps that count, of something at the parameters then."""
+        return torch.stack([of(self.adapt(params, k), self.seen[k]) for k in self.counts]).mean()
 
     def loss(self, params: Params) -> Tensor:
         outer = lvc if self.algorithm.clip is None else clipped(self.algorithm.clip)
-        loss = outer(likelihood(self.adapt(params), self.query), self.query.advantages, self.query.counted)
+        loss = self.mean(lambda p, seen: outer(likelihood(p, seen), seen.advantages, seen.counted), params)
         if self.algorithm.inner_kl:
-            loss = loss + self.algorithm.inner_kl * divergence(params, self.support[0])
+            loss = loss + self.algorithm.inner_kl * divergence(params, self.seen[0])
         return loss
 
     def kl(self, params: Params) -> Tensor:
-        return divergence(self.adapt(params), self.query)
+        return self.mean(divergence, params)
 
     def adapted(self, at: Params) -> Any:
-        return self.algorithm.adapted(POLICY, at, self.support, self.query)
+        return self.algorithm.adapted(POLICY, at, self.seen)
 
 
 def assert_close(found: Params, expected: Params, rtol: float = 1e-9) -> None:
@@ -97,8 +103,11 @@ def assert_close(found: Params, expected: Params, rtol: float = 1e-9) -> None:
 
 ALGORITHMS = {
     **{name: PolicyGradient(inner_lr=0.3, estimator=name) for name in INNER},
-    "two steps": PolicyGradient(inner_lr=0.2, inner_steps=2),
-    "two steps of dice": PolicyGradient(inner_lr=0.2, inner_steps=2, estimator="dice"),
+    "two steps": PolicyGradient(inner_lr=0.2, inner_steps=2, later_lr=LATER),
+    "two steps of dice": PolicyGradient(inner_lr=0.2, inner_steps=2, later_lr=LATER, estimator="dice"),
+    "a loss after each of three steps": PolicyGradient(
+        inner_lr=0.2, inner_steps=3, later_lr=LATER, estimator="lvc", multi_step_loss=True
+    ),
     "first order": PolicyGradient(inner_lr=0.3, first_order=True),
     "promp": PolicyGradient(inner_lr=0.3, estimator="lvc", clip=0.05, inner_kl=0.1),
 }
@@ -110,7 +119,14 @@ def test_the_meta_gradient_is_autograd_s(name: str, where: str) -> None:
     problem = Problem(ALGORITHMS[name])
     at = problem.theta if where == "at theta" else add_scaled(problem.theta, theta(5), 0.1)
     assert_close(problem.adapted(at).gradient(), grad(problem.loss)(at))
-    assert problem.adapted(at).query.kl() == pytest.approx(float(problem.kl(at)), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "promp"])
+def test_the_loss_and_the_divergence_are_those_written_down(name: str) -> None:
+    problem = Problem(ALGORITHMS[name])
+    at = add_scaled(problem.theta, theta(5), 0.1)
+    assert problem.adapted(at).value() == pytest.approx(float(problem.loss(at)), abs=1e-12)
+    assert problem.adapted(at).kl() == pytest.approx(float(problem.kl(at)), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "first order"])
@@ -127,7 +143,7 @@ def test_a_hessian_s_product_is_autograd_s(estimator: Estimator) -> None:
     problem, v = Problem(ALGORITHMS[estimator]), theta(3)
     loss = INNER[estimator]
     at = add_scaled(problem.theta, theta(5), 0.1)
-    seen = problem.support[0]
+    seen = problem.seen[0]
     full: Any = jacrev(grad(lambda p: loss(likelihood(p, seen), seen.advantages, seen.counted)))(at)
     expected = {a: sum(torch.tensordot(full[a][b], v[b], dims=v[b].dim()) for b in v) for a in v}
     assert_close(Linearised(POLICY, at, seen, loss).hessian(v), expected)
