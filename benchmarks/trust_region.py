@@ -8,6 +8,9 @@ a row shows what it does at the same theta. A step that lowers the surrogate los
 others has fitted their noise: it costs divergence, and learns nothing. The columns:
 
     cosine      of the meta-gradients of two sets of tasks that have nothing in common
+    first       the same of their first-order parts, the outer loss's gradients at the adapted parameters
+    hessian     the same of the rest, alpha times the Hessian of the adaptation's loss times that gradient; and how long
+                it is, in lengths of the first-order part
     gain        of the surrogate objective by one outer step, on its own tasks
     on others   the same step's on other tasks, with its standard error over blocks, and which share of the first it is
     by lvc      that again with `lvc` as the adaptation's loss, which knows that another theta would have gathered other
@@ -26,7 +29,7 @@ from meta_service.dotted import override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.load import load
-from meta_service.objective import PolicyObjective
+from meta_service.objective import Objective, PolicyObjective
 from meta_service.params import Params, flatten
 from meta_service.policies import Policy
 from meta_service.pool import LocalPool
@@ -51,6 +54,9 @@ class Seen(NamedTuple):
     """What one step did."""
 
     cosine: float
+    first: float
+    hessian: float
+    length: float
     gain: float
     on_others: Mean
     by_lvc: Mean
@@ -62,10 +68,13 @@ def seen(job: JobSpec, params: Params, others: int) -> Seen:
 
     Both are of training's stream, after all that training draws.
     """
+    own_blocks = job.blocks("train", job.iterations, job.meta_batch_size)
     pool, blocks = LocalPool.of(job), job.blocks("train", job.iterations + 1, others)
-    own, new = pool.objective(job.blocks("train", job.iterations, job.meta_batch_size)), pool.objective(blocks)
+    own, new = pool.objective(own_blocks), pool.objective(blocks)
     lvc = LocalPool.of(override(job, ["algorithm.estimator=lvc"]))
-    g, h = (flatten(tasks.gradient(params).grads).astype(np.float64) for tasks in (own, new))
+    g, h = (_gradient(tasks, params) for tasks in (own, new))
+    first = LocalPool.of(override(job, ["algorithm.first_order=true"]))
+    f, e = (_gradient(first.objective(tasks), params) for tasks in (own_blocks, blocks))
     following, step = job.outer.step(MetaState(0, params, {}), own)
 
     def gain(judge: LocalPool, block: list[int]) -> float:
@@ -74,9 +83,20 @@ def seen(job: JobSpec, params: Params, others: int) -> Seen:
         before, after = (objective.value(params, at).mean().loss for at in (params, following.params))
         return before - after
 
-    cosine = float(g @ h / (np.linalg.norm(g) * np.linalg.norm(h)))
+    length = float(np.linalg.norm(g - f) / np.linalg.norm(f))
     on_others, by_lvc = (Mean.of([gain(judge, block) for block in blocks]) for judge in (pool, lvc))
-    return Seen(cosine, step.facts["surrogate_gain"], on_others, by_lvc, step.facts["kl"])
+    cosines = _cosine(g, h), _cosine(f, e), _cosine(g - f, h - e)
+    return Seen(*cosines, length, step.facts["surrogate_gain"], on_others, by_lvc, step.facts["kl"])
+
+
+def _gradient(objective: Objective, params: Params) -> np.ndarray:
+    return flatten(objective.gradient(params).grads).astype(np.float64)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Not a number where one of them is 0, as the Hessian's part is at first order."""
+    lengths = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / lengths) if lengths else math.nan
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -97,12 +117,14 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     width = max(map(len, jobs))
-    print(f"{'':{width}}  cosine     gain           on others  share              by lvc  divergence")
+    head = "cosine  first  hessian (length)     gain           on others  share              by lvc  divergence"
+    print(f"{'':{width}}  {head}")
     for title, job in jobs.items():
-        cosine, gain, on_others, by_lvc, kl = seen(job, policy.params, args.others)
-        share = on_others.value / gain if gain else 0.0
-        row = f"{cosine:6.2f} {gain:8.5f}  {on_others}   {share:4.0%}  {by_lvc}      {kl:.4f}"
-        print(f"{title:{width}}  {row}", flush=True)
+        found = seen(job, policy.params, args.others)
+        share = found.on_others.value / found.gain if found.gain else 0.0
+        cosines = f"{found.cosine:6.2f} {found.first:6.2f} {found.hessian:8.2f} {found.length:8.2f}"
+        row = f"{found.gain:8.5f}  {found.on_others}   {share:4.0%}  {found.by_lvc}      {found.kl:.4f}"
+        print(f"{title:{width}}  {cosines} {row}", flush=True)
     return 0
 
 

@@ -1,5 +1,6 @@
 """The benchmark of the trust region judges a step by tasks it has not seen, too."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,16 @@ def test_a_step_gains_on_its_own_tasks_within_the_bound_and_something_else_on_ot
     assert found.on_others.error > 0
     assert found.by_lvc.value not in (0.0, found.on_others.value)
     assert -1 < found.cosine < 1
+
+
+def test_the_meta_gradient_is_its_first_order_part_and_the_hessian_s() -> None:
+    params = SHORT.init().params
+    second, first = (seen(override(SHORT, [f"algorithm.first_order={it}"]), params, 4) for it in ("false", "true"))
+    assert second.length > 0
+    assert -1 < second.hessian < 1
+    assert second.first == first.first == first.cosine != second.cosine
+    assert first.length == 0
+    assert math.isnan(first.hessian)
 
 
 def test_a_longer_step_gains_more_on_its_own_tasks() -> None:
