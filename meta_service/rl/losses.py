@@ -19,7 +19,8 @@ Estimator = Literal["loglik", "lvc", "dice"]
 loglik  -mean(A log pi): the paper's code, and the default. Its second derivative leaves out that another theta would
         have gathered other trajectories. Biased, and the least noisy: on 2D navigation its direction is the best.
 lvc     -mean(A pi / pi_old): Rothfuss et al. (2019), the low-variance curvature of ProMP. The robots' jobs take it:
-        with lambda = 0.9 HalfCheetah learned a little more by it, in one run of each (docs/results.md).
+        with lambda = 0.9 HalfCheetah learned a little more by it, in one run of each. At first order, which is their
+        default, only the line search sees the difference (docs/results.md).
 dice    the loaded DiCE of Farquhar et al. (2019): unbiased, and the noisiest.
 """
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jobs
 from cluster.pool import RayPool
+from meta_service.algorithms.policy_gradient import PolicyGradient
 from meta_service.driver import meta_train
 from meta_service.evaluation import AdaptationCurve
 from meta_service.job import Evaluation, JobSpec, Resources
@@ -56,6 +57,7 @@ CONVOLUTIONS = replace(
 POLICIES = replace(
     jobs.find("cheetah_direction"),
     tasks=Locomotion(shots=3, horizon=10),
+    algorithm=PolicyGradient(gae_lambda=0.9, estimator="lvc"),
     outer=TRPO(max_kl=0.02, cg_iterations=4),
     iterations=2,
     meta_batch_size=7,
