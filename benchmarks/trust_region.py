@@ -1,6 +1,6 @@
 """How much of a trust-region step is signal: its gain on the tasks it was computed from, and on tasks it has not seen.
 
-    python -m benchmarks.trust_region RUN                                      two minutes, on one core
+    python -m benchmarks.trust_region RUN                                      some minutes, on one core
     python -m benchmarks.trust_region RUN algorithm.gae_lambda=0.9 outer.cg_iterations=25
 
 RUN is a policy's run: its name, address or MLflow run id. Each field of its job that is given is changed by itself, and
