@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,24 @@ def hostile(deed: str, folder: Path) -> JobSpec:
     return replace(JOB, tasks=Hostile(deed, str(folder)))
 
 
+def look(pool: RayPool) -> None:
+    """Asks something of its workers."""
+    pool.curves(JOB.init().params, JOB.blocks("validation", 0, 4), "validation", JOB.validation)
+
+
 def everybody(pool: RayPool) -> RayPool:
     """Waits until no worker is still starting: the first to come would set the pace."""
     while pool.crew.starting:
-        pool.curves(JOB.init().params, JOB.blocks("validation", 0, 4), "validation", JOB.validation)
+        look(pool)
     return pool
+
+
+def eventually(what: str, seconds: float = 60) -> Iterator[None]:
+    """Turns of a loop that its body leaves when it is so."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+    pytest.fail(f"not so within {seconds:g} s: {what}")
 
 
 def test_a_slow_worker_s_blocks_are_done_by_others_and_its_late_answers_dropped(tmp_path: Path, events: Any) -> None:
@@ -64,8 +78,11 @@ def test_a_slow_worker_s_blocks_are_done_by_others_and_its_late_answers_dropped(
     assert len(accepted) == sum(event["blocks"] for event in events("updated")) + 4 * 4  # and the validation's
     late = next(event for event in events("dropped") if event["worker"] == slow and event["step"])
     assert late["time"] > next(event["time"] for event in events("updated") if event["step"] == late["step"])
-    assert any(event["worker"] == slow and event["time"] > late["time"] for event in events("accepted")), "it works on"
     assert len({event["theta"] for event in events("accepted") if event["step"]}) == 12
+    for _ in eventually("it works on, when it is forgiven"):
+        look(pool)
+        if any(event["worker"] == slow and event["time"] > late["time"] for event in events("accepted")):
+            break
     pool.close()
 
 
@@ -119,18 +136,18 @@ def test_a_worker_for_which_there_is_room_later_is_used_from_then_on(events: Any
     ray.get(holder.here.remote())
     job = replace(JOB, iterations=10**6, resources=Resources(workers=2, cpus_per_worker=1.5))  # of 4: room for one
     pool = RayPool(job, job.init().params, print)
-    seen: list[int] = []
+    workers: list[set[int]] = []  # of each step
 
     class Watching(Nobody):
         def stepped(self, state: MetaState, mean: MetaGradient) -> None:
-            seen.append(len(pool.crew.starting))
+            workers.append({event["worker"] for event in events("accepted")})
+            os.truncate(os.environ["META_HISTORY"], 0)
             if state.iteration == 1:
                 ray.kill(holder)
 
-    meta_train(job, pool, job.init(), Watching(), lambda: len(seen) > 3 and not any(seen[-3:]))
-    assert seen[0] == 1
-    assert {event["worker"] for event in events("accepted") if event["step"] == 1} < {0, 1}
-    assert {event["worker"] for event in events("accepted") if event["step"] == len(seen)} == {0, 1}
+    turns = eventually("both do blocks of three steps")
+    meta_train(job, pool, job.init(), Watching(), lambda: next(turns) or workers.count({0, 1}) == 3)
+    assert len(workers[0]) == 1
     pool.close()
 
 
@@ -159,9 +176,9 @@ def is_stopped(pid: int) -> bool:
 
 def gone(pid: int) -> None:
     """Returns when there is no such process."""
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{pid}/stat").exists() and ") Z" not in Path(f"/proc/{pid}/stat").read_text():
-        assert time.monotonic() < deadline, "a hung worker was left behind"
+    for _ in eventually("a hung worker is ended"):
+        if not Path(f"/proc/{pid}/stat").exists() or ") Z" in Path(f"/proc/{pid}/stat").read_text():
+            break
         time.sleep(0.1)
 
 
