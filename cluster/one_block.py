@@ -30,7 +30,7 @@ def compute(out: Console, run: str | None, number: int, evaluation: str | None, 
     asked = _evaluation(job, evaluation) if evaluation else None
     state = (checkpoints.best() if asked and split == "test" else None) or checkpoints.latest() or job.init()
     if asked:
-        blocks = job.blocks("test" if split == "test" else "validation", 0, asked.num_tasks)
+        blocks = job.blocks_of(asked, split)
     else:
         blocks = job.blocks("train", state.iteration, job.meta_batch_size)
     if not 0 <= number < len(blocks):

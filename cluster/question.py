@@ -60,5 +60,4 @@ def again(job: JobSpec, run: str, question: Question, block: int, seeds: Sequenc
 def _index(job: JobSpec, question: Question, seeds: Sequence[int]) -> int:
     """Of a block among all of its evaluation, which asks for some at a time."""
     assert question.asker
-    evaluation, split = question.asker
-    return job.blocks("test" if split == "test" else "validation", 0, evaluation.num_tasks).index(list(seeds))
+    return job.blocks_of(*question.asker).index(list(seeds))

@@ -75,13 +75,13 @@ def evaluate(
     split: Split,
     progress: Progress = lambda done, total: None,
 ) -> AdaptationCurve:
-    """The adaptation curve of theta on `evaluation.num_tasks` tasks of a split; always the same tasks for a job's seed.
+    """The adaptation curve of theta on the tasks of an evaluation; always the same tasks for a job's seed.
 
     Where the evaluation lists several step sizes, the best on as many validation tasks is taken first.
     """
 
     def curves(split: Split, inner_lr: float) -> np.ndarray:
-        blocks = job.blocks("test" if split == "test" else "validation", 0, evaluation.num_tasks)
+        blocks = job.blocks_of(evaluation, split)
         parts = []
         size = max(CHUNK_BLOCKS, 4 * job.resources.workers)
         for start in range(0, len(blocks), size):
@@ -99,6 +99,8 @@ def evaluate(
     with np.errstate(invalid="ignore", over="ignore"):  # a step size too large may end at infinity, and says so
         ci95 = 1.96 * values.std(0) / math.sqrt(len(values))
     conditions = {"tasks": evaluation.num_tasks, "split": split, "inner_lr": inner_lr} | _conditions(job, evaluation)
+    if evaluation.numbered and split == "test":
+        conditions["seeds"] = f"0 to {evaluation.num_tasks - 1}"
     mean = tuple(values.mean(0).tolist())
     return AdaptationCurve(job.tasks.metric_name, mean, tuple(ci95.tolist()), conditions, headline)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from meta_service.adjoint.network import Network
 from meta_service.algorithms.maml import MAML
 from meta_service.algorithms.policy_gradient import PolicyGradient
-from meta_service.episode import Signature, TaskDistribution, Tasks
+from meta_service.episode import Signature, Split, TaskDistribution, Tasks
 from meta_service.errors import UserError
 from meta_service.objective import MetaGradient, Objective
 from meta_service.outer.adam import Adam
@@ -81,6 +81,8 @@ class Evaluation:
     transductive: bool | None = None
     inner_lrs: tuple[float, ...] = ()
     """Step sizes of which the best on validation tasks is taken; empty: the algorithm's own."""
+    numbered: bool = False
+    """Test on the tasks of the seeds 0, 1, ... and not on such as the run's seed names: the same ones for all runs."""
 
     def __post_init__(self) -> None:
         if self.num_tasks < 2 or not 0 <= self.headline_step <= self.steps:
@@ -230,5 +232,13 @@ class JobSpec:
 
     def blocks(self, stream: Stream, iteration: int, count: int) -> list[list[int]]:
         """The seeds of `count` tasks, cut into blocks."""
-        seeds = task_seeds(self.seed, stream, iteration, count)
-        return [seeds[start : start + self.tasks_per_block] for start in range(0, count, self.tasks_per_block)]
+        return self._cut(task_seeds(self.seed, stream, iteration, count))
+
+    def blocks_of(self, evaluation: Evaluation, split: Split) -> list[list[int]]:
+        """The seeds of the tasks of an evaluation on a split, cut into blocks."""
+        if evaluation.numbered and split == "test":
+            return self._cut(list(range(evaluation.num_tasks)))
+        return self.blocks("test" if split == "test" else "validation", 0, evaluation.num_tasks)
+
+    def _cut(self, seeds: list[int]) -> list[list[int]]:
+        return [seeds[start : start + self.tasks_per_block] for start in range(0, len(seeds), self.tasks_per_block)]

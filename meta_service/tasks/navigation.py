@@ -11,6 +11,7 @@ from meta_service.rl.simulation import Step
 
 SPEED = 0.1  # m: how far the largest action moves the point along each axis
 CLOSE = 0.01  # m: the task ends where both coordinates are this near to the goal's
+FINN2017 = np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))  # m: the goals of the authors' test
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Navigation:
         return ""
 
     def goal(self, seed: int) -> np.ndarray:
-        """(x, y) in m of the task that `seed` names."""
-        return np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
+        """(x, y) in m of the task that `seed` names; 0 to 39 name those of the authors' test."""
+        return FINN2017[seed].copy() if seed < len(FINN2017) else np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
 
     def simulation(self, goals: np.ndarray) -> "Points":
         return Points(goals, self.oracle)

@@ -26,6 +26,7 @@ JOB = replace(
     meta_batch_size=6,
     tasks_per_block=2,
     validation=Evaluation("validation", num_tasks=4, steps=1),
+    evaluations=(Evaluation("numbered", num_tasks=4, steps=1, numbered=True),),
 )
 
 
@@ -60,6 +61,11 @@ def test_a_block_of_an_evaluation_gives_its_adaptation_curve(state: MetaState) -
     output = block("--block", "1", "--evaluation", "validation", "--split", "validation").output
     assert f"evaluation validation, block 1 with the task seeds {seeds}" in output
     assert f"{curve[0]:.4g} {curve[1]:.4g}" in output
+
+
+def test_a_block_of_numbered_tests_is_found_by_its_numbers(state: MetaState) -> None:
+    output = block("--block", "1", "--evaluation", "numbered", "--split", "test").output
+    assert "evaluation numbered, block 1 with the task seeds [2, 3]" in output
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,16 @@ def test_the_confidence_interval_is_196_standard_errors() -> None:
     assert curve.ci95 == pytest.approx(1.96 * values.std(0) / 50**0.5)
 
 
+def test_numbered_test_tasks_are_the_same_for_every_run() -> None:
+    pool, theta = LocalPool.of(SHORT), SHORT.init().params
+    evaluation = Evaluation("e", num_tasks=10, steps=1, numbered=True)
+    curve = evaluate(SHORT, pool, theta, evaluation, "test")
+    assert curve == evaluate(replace(SHORT, seed=1), pool, theta, evaluation, "test")
+    assert curve.conditions["seeds"] == "0 to 9"
+    assert curve.mean == pytest.approx(pool.curves(theta, [list(range(10))], "test", evaluation).mean(0))
+    assert SHORT.blocks_of(evaluation, "validation") == SHORT.blocks("validation", 0, 10)
+
+
 def test_the_step_size_is_chosen_on_validation_tasks() -> None:
     pool, theta = LocalPool.of(SHORT), SHORT.init().params
     lrs = (1e-5, 0.05, 10.0)

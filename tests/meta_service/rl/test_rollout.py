@@ -183,7 +183,15 @@ def test_goals_are_drawn_as_the_paper_says() -> None:
     for robot, fastest in (("cheetah", 2.0), ("ant", 3.0)):
         drawn = goals(Locomotion(robot, "velocity"))  # type: ignore[arg-type]
         assert 0 <= drawn.min() < 0.1 < fastest - 0.1 < drawn.max() <= fastest
-    assert np.abs(goals(Navigation())).max() <= 0.5
+    drawn = goals(Navigation())
+    assert np.abs(drawn).max() <= 0.5
+    assert len(np.unique(drawn, axis=0)) == 500
+
+
+def test_the_first_forty_tasks_of_navigation_are_those_of_the_authors_test() -> None:
+    goals = np.stack([Navigation().goal(seed) for seed in range(40)])
+    np.testing.assert_allclose(goals[[0, -1]], [[-0.082978, 0.220324], [0.250812, 0.225998]], atol=1e-6)
+    assert np.linalg.norm(goals, axis=1).mean() == pytest.approx(0.40, abs=0.005)  # -40.4 for 100 steps at the start
 
 
 @pytest.mark.parametrize(
