@@ -16,9 +16,11 @@ from cluster.submit import INTERRUPTED, Jobs, NotReached, new_run
 from cluster.surroundings import Surroundings, configured
 from cluster.workplace import SPOOL
 from meta_service.artifacts import DirectoryStore, open_store
+from meta_service.checkpoint import Checkpoints
 from meta_service.dotted import flatten, override
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
+from meta_service.load import start_of
 from meta_service.tracking import TRAINING_VIEW
 
 SWEEP = ("--sweep",)  # to its driver: the run is a sweep, which is always on the cluster
@@ -30,13 +32,18 @@ def submit(out: Console, job: JobSpec, dry_run: bool, detach: bool) -> int:
     here = job.resources.workers == 0 or "ray" in configured().embedded
     if here:  # broken or missing data are found before anything starts
         job.prepare()
+    if job.start_from:
+        up(out, ray=False)
+    state = start_of(job)
     if dry_run:
         out.print(_fields(job))
         out.print("Nothing was started.")
         return 0
     surroundings = up(out, ray=job.resources.workers > 0)
-    run = new_run(job.name)
-    Runs(open_store(surroundings.artifacts)).create(run, job)
+    run, runs = new_run(job.name), Runs(open_store(surroundings.artifacts))
+    if job.start_from:  # now, whatever becomes of the other run
+        Checkpoints(runs.store(run)).save(state)
+    runs.create(run, job)
     return start(out, surroundings, run, job, (), detach)
 
 

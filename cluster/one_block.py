@@ -29,10 +29,7 @@ def compute(out: Console, run: str | None, number: int, evaluation: str | None, 
     job, checkpoints = runs.job(run), Checkpoints(runs.store(run), say=out.print)
     asked = _evaluation(job, evaluation) if evaluation else None
     state = (checkpoints.best() if asked and split == "test" else None) or checkpoints.latest() or job.init()
-    if asked:
-        blocks = job.blocks_of(asked, split)
-    else:
-        blocks = job.blocks("train", state.iteration, job.meta_batch_size)
+    blocks = job.blocks_of(asked, split) if asked else job.blocks("train", state.iteration, job.meta_batch_size)
     if not 0 <= number < len(blocks):
         raise UserError(f"--block: one of 0 to {len(blocks) - 1} is expected, {number} came")
     seeds = blocks[number]

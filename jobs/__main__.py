@@ -70,6 +70,7 @@ def submit(job: str, overrides: tuple[str, ...], dry_run: bool, detach: bool) ->
     submit omniglot resources.workers=0       in a process of this machine, without Ray
     submit omniglot --dry-run                 all fields and their values
     submit omniglot from_sweep=RUN            with the best setting that a sweep found
+    submit omniglot start_from=RUN            with the theta of another run as the first one
     """
     found = jobs.find(job)
     sweeps = [text.partition("=")[2] for text in overrides if text.startswith(FROM_SWEEP)]

@@ -149,6 +149,8 @@ class JobSpec:
     it much more (docs/performance.md); without a GPU, float32."""
     seed: int = 0
     """Names the run's initial theta and all its tasks."""
+    start_from: str = ""
+    """The run whose best theta is the initial one, in place of the seed's: its name, address or MLflow run id."""
     validate_every: int = 500
     """Outer steps between two looks at the validation tasks."""
     validation: Evaluation = Evaluation("validation", num_tasks=100, steps=1)

@@ -12,7 +12,10 @@ from meta_service.checkpoint import Checkpoints
 from meta_service.delivery import run_tags
 from meta_service.dotted import from_json
 from meta_service.errors import UserError
+from meta_service.job import JobSpec
+from meta_service.params import Params, shapes
 from meta_service.policies import Policy
+from meta_service.state import MetaState
 
 
 def load(run: str, which: Literal["best", "latest"] = "best") -> Any:
@@ -37,6 +40,17 @@ def load(run: str, which: Literal["best", "latest"] = "best") -> Any:
     if state is None:
         raise UserError(f"{store.address()} has no checkpoint yet; wait for the first one")
     return Policy(job, state.params) if job.explores else MetaModel(job, state.params)
+
+
+def start_of(job: JobSpec) -> MetaState:
+    """The state before the first outer step, with the theta of `job.start_from` where it is given. Raises UserError."""
+    state = job.init()
+    if not job.start_from:
+        return state
+    params: Params = load(job.start_from).params
+    if shapes(params) != shapes(state.params):
+        raise UserError(f"start_from={job.start_from}: its theta is of another shape than this job's; keep its model")
+    return job.outer.init(params)
 
 
 def _store(run: str) -> ArtifactStore:

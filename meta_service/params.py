@@ -28,6 +28,10 @@ def zeros_like(a: Params) -> Params:
     return {name: torch.zeros_like(value) for name, value in a.items()}
 
 
+def shapes(a: Params) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in a.items()}
+
+
 def norm(a: Params) -> float:
     """The Euclidean norm of all entries together."""
     return math.sqrt(sum(float(value.double().square().sum()) for value in a.values()))

@@ -17,7 +17,7 @@ from meta_service.job import Baseline, JobSpec
 from meta_service.journal import Journal
 from meta_service.objective import MetaGradient
 from meta_service.ownership import Owner
-from meta_service.params import Params
+from meta_service.params import Params, shapes
 from meta_service.pool import LocalPool, WorkerPool
 from meta_service.ppo import PPO
 from meta_service.progress import Emit, Throttle
@@ -75,8 +75,7 @@ def retest(
     state = checkpoints.best() or checkpoints.latest()
     if state is None:
         raise UserError(f"{store.address()} has no checkpoint yet to test; let the run train on")
-    expected = job.init().params
-    if {n: p.shape for n, p in expected.items()} != {n: p.shape for n, p in state.params.items()}:
+    if shapes(state.params) != shapes(job.init().params):
         raise UserError(f"{store.address()}: theta is of another shape than this job's; keep its ways and model")
     said = RunStatus.from_bytes(store.read(NAME)).state
     with suppress(Stopped), Journal(job, store, tracker, checkpoints, emit) as journal:

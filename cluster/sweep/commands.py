@@ -17,6 +17,8 @@ from meta_service.sweep.settings import Sweep
 
 
 def sweep(out: Console, wanted: Sweep, dry_run: bool, detach: bool) -> int:
+    if wanted.job.start_from:
+        raise UserError("start_from: trials begin with the theta their seed names; leave it out")
     if "ray" in configured().embedded:
         wanted.job.prepare()
     if dry_run:

@@ -58,6 +58,7 @@ def folder_of_images(root: Path, classes: int, images: int) -> Path:
         (["sweep", "sinusoid", "space.algorithm.inner_rl=uniform(0, 1)"], "the nearest is 'algorithm.inner_lr'"),
         (["sweep", "sinusoid", "space.algorithm.inner_lr=0.1"], "loguniform(LOW, HIGH)"),
         (["sweep", "sinusoid", "tune.trial=3"], "there is no field 'tune.trial'; the nearest is 'tune.trials'"),
+        (["sweep", "sinusoid", "start_from=a-run"], "start_from: trials begin with the theta their seed names"),
         (["logs"], "nothing is running on this machine; `make submit JOB=sinusoid` starts it"),
         (["stop", "a-run"], "nothing is running on this machine"),
     ],

@@ -25,6 +25,7 @@ from meta_service.driver import meta_train
 from meta_service.evaluation import AdaptationCurve
 from meta_service.load import load
 from meta_service.objective import MetaGradient
+from meta_service.params import sha256
 from meta_service.pool import LocalPool
 from meta_service.state import MetaState
 
@@ -106,6 +107,9 @@ def test_a_submitted_job_trains_tests_and_keeps_everything(service: Surroundings
     listed = make("status")
     assert run in listed
     assert "FINISHED" in listed
+
+    following = run_in(make("submit", "sinusoid", *SHORT, f"start_from={run}", "iterations=0", "resources.workers=0"))
+    assert sha256(load(following).params) == sha256(load(run).params)
 
 
 def test_a_run_that_was_stopped_and_resumed_ends_with_the_bits_of_an_undisturbed_one(service: Surroundings) -> None:

@@ -21,8 +21,9 @@ from meta_service.episode import Batch
 from meta_service.errors import UserError
 from meta_service.job import JobSpec
 from meta_service.learner import loss_of
-from meta_service.load import load
+from meta_service.load import load, start_of
 from meta_service.models.conv4 import Conv4
+from meta_service.models.mlp import MLP
 from meta_service.tasks.omniglot import Omniglot
 from meta_service.tracking import MLflowTracker
 
@@ -247,6 +248,19 @@ def test_a_run_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     save(tmp_path / "sinusoid-1")
     monkeypatch.setenv("ARTIFACT_ROOT", str(tmp_path))
     assert is_of_seed(load("sinusoid-1"), 1)
+
+
+def test_a_job_starts_from_the_best_theta_of_another_run_with_an_optimiser_of_its_own(tmp_path: Path) -> None:
+    save(tmp_path)
+    start = start_of(dataclasses.replace(SINUSOID, start_from=str(tmp_path), seed=5))
+    assert start.sha256() == dataclasses.replace(SINUSOID, seed=1).init().sha256()
+
+
+def test_a_job_cannot_start_from_the_theta_of_another_network(tmp_path: Path) -> None:
+    save(tmp_path)
+    job = dataclasses.replace(SINUSOID, start_from=str(tmp_path), model=MLP(hidden=(40, 41)))
+    with pytest.raises(UserError, match=r"start_from=.*: its theta is of another shape than this job's"):
+        start_of(job)
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
