@@ -16,7 +16,7 @@ from torch import Tensor
 
 from meta_service.errors import UserError
 from meta_service.models.gaussian_policy import GaussianPolicy
-from meta_service.params import Params, add, add_scaled, scale
+from meta_service.params import Params, add_scaled, scale
 from meta_service.rl.advantages import advantages
 from meta_service.rl.losses import INNER, Estimator, Loss, clipped, lvc, weights, weights_along
 from meta_service.rl.network import Network
@@ -33,9 +33,9 @@ class PolicyGradient:
     """Policy-gradient steps on a task during meta-training, each on fresh trajectories; 0 is training on all tasks."""
     later_lr: float = 0.5
     """Steps after the first are of this share of alpha, as in the authors' tests."""
-    multi_step_loss: bool = False
-    """The outer loss is the mean of those after 1, 2, ... `inner_steps` steps, and not the last one: Antoniou et al.
-    (2019). The trajectories that a step adapts on are the ones by which the step before is judged."""
+    loss_weights: tuple[float, ...] = ()
+    """Of the losses after 1, 2, ... `inner_steps` steps, whose weighted mean the outer loss is: Antoniou et al. (2019).
+    None: the last one alone. The trajectories that a step adapts on are the ones by which the step before is judged."""
     estimator: Estimator = "loglik"
     """The adaptation's loss, and with it the meta-gradient's estimator: see `rl/losses.py`."""
     first_order: bool = False
@@ -55,12 +55,25 @@ class PolicyGradient:
             raise UserError(f"algorithm: inner_lr > 0, inner_steps >= 0 and later_lr > 0 are expected, {self} came")
         if not (0 <= self.discount <= 1 and 0 <= self.gae_lambda <= 1):
             raise UserError(f"algorithm: discount and gae_lambda in [0, 1] are expected, {self} came")
+        if self.loss_weights and (
+            len(self.loss_weights) != self.inner_steps or min(self.loss_weights) < 0 or self.loss_weights[-1] == 0
+        ):
+            raise UserError(
+                f"algorithm.loss_weights: none are expected, or {self.inner_steps} >= 0 (one for each of inner_steps), "
+                f"the last above 0, {self.loss_weights} came"
+            )
         if self.inner_kl < 0 or (self.clip is not None and self.clip <= 0):
             raise UserError(f"algorithm: clip > 0 (or none) and inner_kl >= 0 are expected, {self} came")
 
     def lr(self, step: int) -> float:
         """The size of the `step`-th adaptation step, counted from 0."""
         return self.inner_lr if step == 0 else self.inner_lr * self.later_lr
+
+    def weight(self, steps: int) -> float:
+        """The share that the loss after so many inner steps has in the outer loss."""
+        if not self.loss_weights:
+            return float(steps == self.inner_steps)
+        return self.loss_weights[steps - 1] / sum(self.loss_weights) if steps else 0.0
 
     def seen(self, policy: GaussianPolicy, params: Params, trajectories: Trajectories) -> "Experience":
         """One task's trajectories, ready for derivatives; params are those of the policy that acted."""
@@ -87,12 +100,11 @@ class PolicyGradient:
     def adapted(self, policy: GaussianPolicy, params: Params, experiences: Sequence["Experience"]) -> "Adapted":
         """Adaptation from theta, and the outer loss; experiences: what was seen after 0, 1, ... `inner_steps` steps."""
         inner, outer = INNER[self.estimator], lvc if self.clip is None else clipped(self.clip)
-        last = len(experiences) - 1
         steps, queries = [], {}
         for k, experience in enumerate(experiences):
-            if k == last or (self.multi_step_loss and k > 0):
+            if self.weight(k):
                 queries[k] = Linearised(policy, params, experience, outer)
-            if k < last:
+            if k < self.inner_steps:
                 steps.append(Linearised(policy, params, experience, inner))
                 params = add_scaled(params, steps[k].gradient, -self.lr(k))
         return Adapted(self, steps, queries)
@@ -207,11 +219,11 @@ class Adapted:
 
     def value(self) -> float:
         """The outer loss."""
-        return sum(query.value() for query in self.queries.values()) / len(self.queries)
+        return sum(self.algorithm.weight(k) * query.value() for k, query in self.queries.items())
 
     def kl(self) -> float:
         """The divergence of the adapted policies that acted from the ones here."""
-        return sum(query.kl() for query in self.queries.values()) / len(self.queries)
+        return sum(self.algorithm.weight(k) * query.kl() for k, query in self.queries.items())
 
     def gradient(self) -> Params:
         """J' grad L'(theta'): the outer loss's gradient with respect to theta."""
@@ -235,13 +247,14 @@ class Adapted:
         return self._back({k: query.kl_gradient() for k, query in self.queries.items()})
 
     def _back(self, each: Mapping[int, Params]) -> Params:
-        """The mean of J_k' v_k, J_k = d theta_k / d theta, in one pass from the last step to the first."""
-        total = each[len(self.steps)]
-        for k in reversed(range(len(self.steps))):
+        """The weighted mean of J_k' v_k, J_k = d theta_k / d theta, in one pass from the last step to the first."""
+        last = len(self.steps)
+        total = scale(each[last], self.algorithm.weight(last))
+        for k in reversed(range(last)):
             total = self._bent(k, total)
             if k in each:
-                total = add(total, each[k])
-        return total if len(each) == 1 else scale(total, 1 / len(each))
+                total = add_scaled(total, each[k], self.algorithm.weight(k))
+        return total
 
     def _bent(self, k: int, v: Params) -> Params:
         """(I - alpha H) v, of step k; H is symmetric."""

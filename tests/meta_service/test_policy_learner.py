@@ -156,7 +156,7 @@ def test_another_theta_gathers_its_own_trajectories() -> None:
         (PolicyGradient(estimator="lvc", clip=0.3, inner_kl=5e-4), ProMP()),
         (PolicyGradient(estimator="dice"), TRPO()),
         (PolicyGradient(inner_steps=2), TRPO()),
-        (PolicyGradient(inner_steps=2, multi_step_loss=True), TRPO(hvp_eps=1.0)),
+        (PolicyGradient(inner_steps=2, loss_weights=(1, 1)), TRPO(hvp_eps=1.0)),
         (PolicyGradient(inner_steps=0), TRPO()),
         (PolicyGradient(first_order=True), Adam()),
     ],
@@ -170,7 +170,7 @@ def test_every_algorithm_trains_and_gives_the_same_digest_twice(algorithm: Polic
 
 
 def test_the_policies_that_acted_are_the_ones_that_the_derivatives_adapt() -> None:
-    algorithm = PolicyGradient(inner_steps=3, later_lr=0.3, multi_step_loss=True)
+    algorithm = PolicyGradient(inner_steps=3, later_lr=0.3, loss_weights=(1, 1, 1))
     learner, theta, seeds = PolicyLearner(replace(SHORT, algorithm=algorithm)), SHORT.init().params, [3, 4]
     learner.meta_gradient(theta, seeds)
     adapted = learner._block(theta, seeds).adapted
@@ -198,7 +198,7 @@ def test_meta_training_raises_the_return_after_one_step_of_adaptation() -> None:
         iterations=8,
         meta_batch_size=10,
         tasks_per_block=10,
-        outer=TRPO(max_kl=0.03),
+        outer=TRPO(max_kl=0.03, hvp_eps=1.0),
         validate_every=100,
         validation=Evaluation("validation", num_tasks=20, steps=1),
     )
@@ -241,6 +241,12 @@ def test_impossible_settings_of_the_algorithm_are_refused(field: str) -> None:
     name, value = field.split("=")
     with pytest.raises(UserError, match=r"algorithm: .* expected"):
         PolicyGradient(**{name: float(value)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (-1.0, 1.0)])
+def test_weights_that_do_not_suit_the_inner_steps_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match=r"loss_weights: none are expected, or 2 >= 0 .* came"):
+        PolicyGradient(inner_steps=2, loss_weights=weights)
 
 
 def test_the_torch_threads_of_a_learner_are_one() -> None:

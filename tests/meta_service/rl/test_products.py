@@ -60,7 +60,8 @@ class Problem:
         for step in range(algorithm.inner_steps + 1):
             self.seen.append(algorithm.seen(POLICY, acting, trajectories(acting, step + 1)))
             acting = algorithm.inner_step(POLICY, acting, self.seen[-1], step)
-        self.counts = range(1, algorithm.inner_steps + 1) if algorithm.multi_step_loss else [algorithm.inner_steps]
+        weights = algorithm.loss_weights
+        self.shares = {k: w / sum(weights) for k, w in enumerate(weights, 1)} or {algorithm.inner_steps: 1.0}
 
     def adapt(self, params: Params, steps: int) -> Params:
         loss = INNER[self.algorithm.estimator]
@@ -77,7 +78,7 @@ class Problem:
 
     def mean(self, of: Callable[[Params, Experience], Tensor], params: Params) -> Tensor:
         """Over the steps that count, of something at the parameters then."""
-        return torch.stack([of(self.adapt(params, k), self.seen[k]) for k in self.counts]).mean()
+        return torch.stack([w * of(self.adapt(params, k), self.seen[k]) for k, w in self.shares.items()]).sum()
 
     def loss(self, params: Params) -> Tensor:
         outer = lvc if self.algorithm.clip is None else clipped(self.algorithm.clip)
@@ -105,8 +106,8 @@ ALGORITHMS = {
     **{name: PolicyGradient(inner_lr=0.3, estimator=name) for name in INNER},
     "two steps": PolicyGradient(inner_lr=0.2, inner_steps=2, later_lr=LATER),
     "two steps of dice": PolicyGradient(inner_lr=0.2, inner_steps=2, later_lr=LATER, estimator="dice"),
-    "a loss after each of three steps": PolicyGradient(
-        inner_lr=0.2, inner_steps=3, later_lr=LATER, estimator="lvc", multi_step_loss=True
+    "a loss after the first and the last of three steps": PolicyGradient(
+        inner_lr=0.2, inner_steps=3, later_lr=LATER, estimator="lvc", loss_weights=(2, 0, 1)
     ),
     "first order": PolicyGradient(inner_lr=0.3, first_order=True),
     "promp": PolicyGradient(inner_lr=0.3, estimator="lvc", clip=0.05, inner_kl=0.1),
