@@ -18,17 +18,20 @@ FINE_TUNING = (0.02, 0.1, 0.2, 0.5, 1.0)
 
 job = JobSpec(
     name="navigation",
-    tasks=Navigation(shots=20, horizon=100, by_steps=True),
+    tasks=Navigation(shots=40, horizon=100, by_steps=True),
     model=GaussianPolicy(hidden=(100, 100)),
-    algorithm=PolicyGradient(inner_lr=0.5, inner_steps=1),
+    algorithm=PolicyGradient(inner_lr=0.5, inner_steps=1, first_order=True),
     outer=TRPO(max_kl=0.01, hvp_eps=1.0),
     iterations=100,
-    meta_batch_size=40,
+    meta_batch_size=20,
     tasks_per_block=10,
     validate_every=10,
-    validation=Evaluation("validation", num_tasks=100, steps=2, shots=40),
+    validation=Evaluation("validation", num_tasks=100, steps=2),
     checkpoint_every=5,
-    evaluations=(Evaluation("paper", num_tasks=40, steps=3, headline=1, shots=40),),
+    evaluations=(
+        Evaluation("paper", num_tasks=40, steps=3, headline=1, numbered=True),
+        Evaluation("drawn", num_tasks=100, steps=3, headline=1),
+    ),
     baselines=(
         Baseline("random", ("iterations=0",), inner_lrs=FINE_TUNING),
         Baseline("pretrained", ("algorithm.inner_steps=0",), 40, FINE_TUNING, "rllib"),

@@ -7,13 +7,19 @@ import pytest
 
 from benchmarks.trust_region import main, seen
 from jobs.navigation import job
+from meta_service.algorithms.policy_gradient import PolicyGradient
 from meta_service.dotted import override
 from meta_service.models.gaussian_policy import GaussianPolicy
 from meta_service.outer.trpo import TRPO
 from meta_service.tasks.navigation import Navigation
 
 SHORT = replace(
-    job, tasks=Navigation(shots=4, horizon=10), model=GaussianPolicy((8, 8)), meta_batch_size=4, tasks_per_block=2
+    job,
+    tasks=Navigation(shots=4, horizon=10),
+    model=GaussianPolicy((8, 8)),
+    algorithm=PolicyGradient(inner_lr=0.5),
+    meta_batch_size=4,
+    tasks_per_block=2,
 )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 import jobs
+from meta_service.algorithms.policy_gradient import PolicyGradient
 from meta_service.job import Evaluation, JobSpec, Resources
 from meta_service.models.conv4 import Conv4
 from meta_service.models.gaussian_policy import GaussianPolicy
@@ -37,7 +38,7 @@ def job_of(kind: str, iterations: int, folder: Path) -> JobSpec:
     else:
         tasks, policy = Navigation(shots=4, horizon=20, by_steps=True), GaussianPolicy(hidden=(16,))
         job = replace(jobs.find("navigation"), tasks=tasks, model=policy, meta_batch_size=6, tasks_per_block=1)
-        job = replace(job, outer=TRPO(max_kl=0.01, cg_iterations=4, hvp_eps=1.0))
+        job = replace(job, algorithm=PolicyGradient(0.5), outer=TRPO(max_kl=0.01, cg_iterations=4, hvp_eps=1.0))
     return replace(
         job,
         iterations=iterations,

@@ -27,6 +27,7 @@ from tests.meta_service.rl.test_rollout import Unstable
 SHORT = replace(
     jobs.find("navigation"),
     tasks=Navigation(shots=5, horizon=15),
+    algorithm=PolicyGradient(inner_lr=0.5),
     iterations=3,
     meta_batch_size=5,
     tasks_per_block=2,
@@ -195,6 +196,7 @@ def test_meta_training_raises_the_return_after_one_step_of_adaptation() -> None:
     job = replace(
         jobs.find("navigation"),
         tasks=Navigation(shots=10, horizon=40),
+        algorithm=PolicyGradient(inner_lr=0.5),
         iterations=8,
         meta_batch_size=10,
         tasks_per_block=10,

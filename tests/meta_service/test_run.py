@@ -111,7 +111,7 @@ POLICIES = override(
         "tasks.horizon=10",
         "validation.num_tasks=3",
         "evaluations.paper.num_tasks=3",
-        "evaluations.paper.shots=3",
+        "evaluations.drawn.num_tasks=3",
         "baselines.random.inner_lrs=(0.1,0.5)",
     ],
 )
@@ -122,7 +122,7 @@ def test_a_run_of_policies_keeps_its_curves_facts_and_paths_and_says_what_needs_
     end, tracker, events = go(POLICIES, store, tmp_path)
     assert end == "FINISHED"
     results = json.loads(store.read("report/results.json"))
-    assert set(results) == {"paper", "paper/random"}
+    assert set(results) == {"paper", "drawn", "paper/random", "drawn/random"}
     assert len(results["paper"]["mean"]) == 4
     assert results["paper/random"]["conditions"]["inner_lr"] in (0.1, 0.5)
     metrics = {p.key for p in tracker.points}

@@ -1,0 +1,20 @@
+"""2D navigation, judged after each of two gradient steps: goes on where `navigation` has come to.
+
+make submit JOB=navigation
+make submit JOB=navigation_two_steps ARGS="start_from=RUN"     the name that the first command printed
+
+"""
+
+from dataclasses import replace
+
+from jobs.navigation import job as navigation
+from meta_service.algorithms.policy_gradient import PolicyGradient
+
+job = replace(
+    navigation,
+    name="navigation_two_steps",
+    algorithm=PolicyGradient(inner_lr=0.5, inner_steps=2, loss_weights=(2, 1)),
+    iterations=20,
+    validate_every=5,
+    baselines=(),
+)
