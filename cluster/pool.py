@@ -223,8 +223,8 @@ def shared(argument: Any) -> Any:
 
 
 def _is_finite(answer: Any) -> bool:
-    """Of what a step is made of; a curve may have other values."""
-    if not isinstance(answer, tuple):
+    """Of what a step is made of; a curve, or the surrogate of a step that is too long, may have other values."""
+    if not isinstance(answer, tuple) or answer[0] is None:
         return True
     return all(bool(np.isfinite(part).all()) for part in answer if isinstance(part, float | np.ndarray))
 

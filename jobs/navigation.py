@@ -26,11 +26,11 @@ job = JobSpec(
     meta_batch_size=20,
     tasks_per_block=10,
     validate_every=10,
-    validation=Evaluation("validation", num_tasks=100, steps=2),
+    validation=Evaluation("validation", num_tasks=100, steps=2, shots=40),
     checkpoint_every=5,
     evaluations=(
-        Evaluation("paper", num_tasks=40, steps=3, headline=1, numbered=True),
-        Evaluation("drawn", num_tasks=100, steps=3, headline=1),
+        Evaluation("paper", num_tasks=40, steps=3, headline=1, shots=40, numbered=True),
+        Evaluation("drawn", num_tasks=100, steps=3, headline=1, shots=40),
     ),
     baselines=(
         Baseline("random", ("iterations=0",), inner_lrs=FINE_TUNING),

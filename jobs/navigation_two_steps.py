@@ -13,7 +13,7 @@ from meta_service.algorithms.policy_gradient import PolicyGradient
 job = replace(
     navigation,
     name="navigation_two_steps",
-    algorithm=PolicyGradient(inner_lr=0.5, inner_steps=2, loss_weights=(2, 1)),
+    algorithm=PolicyGradient(inner_lr=0.5, inner_steps=2, loss_weights=(3, 1)),
     iterations=20,
     validate_every=5,
     baselines=(),

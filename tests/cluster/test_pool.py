@@ -1,8 +1,10 @@
 """Blocks on real actors: the same bits whoever computes them, and whatever happens to them."""
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -134,6 +136,15 @@ def test_a_gradient_that_is_not_finite_both_times_ends_the_run() -> None:
     pool = pool_of(job, 2)
     with pytest.raises(Diverged, match="is not finite"):
         digest(job, pool)
+    pool.close()
+
+
+def test_a_step_of_policies_that_is_far_too_long_is_no_reason_to_doubt_a_worker() -> None:
+    said: list[str] = []
+    pool, theta = pool_of(POLICIES, 1, said), POLICIES.init().params
+    objective: Any = pool.objective(POLICIES.blocks("train", 0, 2))
+    assert not math.isfinite(objective.value(theta, {name: 1e20 * value for name, value in theta.items()}).kl)
+    assert not said
     pool.close()
 
 

@@ -111,7 +111,9 @@ POLICIES = override(
         "tasks.horizon=10",
         "validation.num_tasks=3",
         "evaluations.paper.num_tasks=3",
+        "evaluations.paper.shots=3",
         "evaluations.drawn.num_tasks=3",
+        "evaluations.drawn.shots=3",
         "baselines.random.inner_lrs=(0.1,0.5)",
     ],
 )
