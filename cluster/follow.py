@@ -150,17 +150,20 @@ def result_table(event: dict[str, Any]) -> Table:
 
 def conditions_text(name: str, conditions: dict[str, Any]) -> str:
     """`paper: 600 test tasks, 1 + 1 examples a class, alpha 0.4, transductive batch norm, loss sum_over_k`."""
+    tasks = f"{name}: {conditions['tasks']:,} {conditions['split']} tasks"
+    if "seeds" in conditions:
+        tasks += f" (seeds {conditions['seeds']})"
     if "horizon" in conditions:
         many = f"{conditions['steps']:,} steps in whole" if "steps" in conditions else conditions["trajectories"]
+        later = conditions["later_lr"] * conditions["inner_lr"]
         return (
-            f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {many} trajectories "
-            f"of up to {conditions['horizon']} steps for each step of adaptation, alpha {conditions['inner_lr']:g}, "
-            f"after the first step {conditions['later_lr'] * conditions['inner_lr']:g}"
+            f"{tasks}, {many} trajectories of up to {conditions['horizon']} steps for each step of adaptation, "
+            f"alpha {conditions['inner_lr']:g}, after the first step {later:g}"
         )
     each = "a class" if "loss_scale" in conditions else "a task"
     text = (
-        f"{name}: {conditions['tasks']:,} {conditions['split']} tasks, {conditions['shots']} support + "
-        f"{conditions['query_shots']} query examples {each}, alpha {conditions['inner_lr']:g}"
+        f"{tasks}, {conditions['shots']} support + {conditions['query_shots']} query examples {each}, "
+        f"alpha {conditions['inner_lr']:g}"
     )
     if "batch_norm" in conditions:
         text += f", {conditions['batch_norm']} batch norm"

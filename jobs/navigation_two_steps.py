@@ -14,7 +14,7 @@ job = replace(
     navigation,
     name="navigation_two_steps",
     algorithm=PolicyGradient(inner_lr=0.5, inner_steps=2, loss_weights=(3, 1)),
-    iterations=20,
+    iterations=50,
     validate_every=5,
     baselines=(),
 )

@@ -156,10 +156,12 @@ def test_images_of_one_s_own_are_a_job_without_ray(service: Surroundings, tmp_pa
     fields += ["model.filters=8", "algorithm.inner_steps=2", "algorithm.inner_lr=0.05", "validate_every=10"]
     fields += ["iterations=20", "resources.workers=0", "validation.num_tasks=8", "validation.steps=2"]
     fields += [f"evaluations.{name}.num_tasks=8" for name in ("paper", "strict")]
+    fields += ["evaluations.strict.numbered=true"]
     output = make("submit", "image_folder", *fields, "evaluations.strict.query_shots=3")
     run = run_in(output)
     assert re.search(r"paper +\d+\.\d\d ± \d+\.\d\d %", output)
     assert "transductive batch norm, loss sum_over_k" in output
+    assert "strict: 8 test tasks (seeds 0 to 7), 1 support + 3 query examples a class" in " ".join(output.split())
     assert open_store(service.artifacts).under(run).exists("report/episode.png")
 
     again = make("evaluate", run, "evaluations.paper.num_tasks=6", "evaluations.paper.transductive=false")
