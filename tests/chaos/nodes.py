@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from tests.loopback import free_port
@@ -17,8 +18,11 @@ class Nodes:
     """Runs from its making until `close`."""
 
     def __init__(self) -> None:
+        from ray._common.utils import get_ray_address_file
         from ray.cluster_utils import Cluster  # Ray reads how to authenticate when it is imported
 
+        # Ray notes the cluster's address there, and makes the folder only where it is a node's own, too
+        Path(get_ray_address_file(None)).parent.mkdir(parents=True, exist_ok=True)
         logging.getLogger("ray").setLevel(logging.ERROR)
         self._temp = tempfile.mkdtemp(prefix="meta-nodes-")
         common = {"include_dashboard": False, "node_ip_address": "127.0.0.2"}
