@@ -4,8 +4,9 @@
     make submit JOB=navigation ARGS="algorithm.estimator=lvc"      another estimator of the meta-gradient
     make submit JOB=navigation ARGS="outer.hvp_eps=0"              exact products with the curvature
 
-Return after 0 / 1 / 2 / 3 gradient steps on 40 test tasks: -40.4 / -11.7 / -3.3 / -3.2 in the paper, its oracle's -2.3.
-Ours: -36.3 / -10.7 / -3.8 / -3.2, and on the paper's 40 goals -40.2 / -10.8 / -4.0 / -3.4 (docs/results.md).
+Return after 0 / 1 / 2 / 3 gradient steps on the authors' 40 test goals: -40.4 / -11.7 / -3.3 / -3.2 in the paper, its
+oracle's -2.3; ours -40.1 / -10.3 / -3.7 / -2.9, and when `navigation_two_steps` has gone on from there -40.1 / -11.1 /
+-3.0 / -2.5 (docs/results.md).
 """
 
 from meta_service.algorithms.policy_gradient import PolicyGradient
