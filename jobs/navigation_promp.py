@@ -19,4 +19,5 @@ job = replace(
     tasks=Navigation(shots=20, horizon=100),
     algorithm=PolicyGradient(inner_lr=0.5, estimator="lvc", clip=0.3, inner_kl=5e-4),
     outer=ProMP(meta_lr=1e-3, epochs=5),
+    meta_batch_size=40,
 )
